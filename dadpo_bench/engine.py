@@ -1,0 +1,40 @@
+"""Where a stage's work runs. Only this process writes the store; workers turn items into results."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Worker = Callable[[I], R]
+
+
+class Engine(Protocol):
+    """Maps a worker over owed items and yields (item, result) as they finish, in any order."""
+
+    def map(
+        self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item]
+    ) -> Iterator[tuple[Item, Result]]:
+        """`make` loads what the worker needs (a model); it is called only where there is an item."""
+        ...
+
+
+class LocalEngine:
+    """Everything in this process, one item after another."""
+
+    def map(
+        self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item]
+    ) -> Iterator[tuple[Item, Result]]:
+        """As of `Engine`."""
+        if not items:
+            return
+        worker = make()
+        try:
+            for item in items:
+                yield item, worker(item)
+        finally:
+            del worker
+            gc.collect()  # one model in memory at a time

@@ -1,0 +1,94 @@
+"""Rendering conversations by a model's own chat template, and the token ids that train and score it.
+
+Prompt and response are encoded apart and joined as ids, so the prompt is a strict prefix by construction
+and no id of one depends on the other. Text is data: a control token written in a message stays text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from dadpo_bench.errors import UserError
+from dadpo_bench.models.stream import Branching
+from dadpo_bench.types import Finish, Message, Prompt, Reply
+
+_PROBE = "0probe0"
+
+
+class ChatTokenizer:
+    """A tokenizer with a chat template, reduced to the four things the bench asks of it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.raw = tokenizer
+        self.pad_id: int = tokenizer.pad_token_id
+        self._control = sorted(
+            {str(token) for token in tokenizer.added_tokens_decoder.values()}
+            | set(tokenizer.all_special_tokens),
+            key=len,
+            reverse=True,
+        )
+        self.end_of_turn_id = self._find_end_of_turn()
+
+    def _find_end_of_turn(self) -> int:
+        """The token the template puts behind an assistant message, else the end-of-text token."""
+        try:
+            rendered = self._render(
+                [Message(role="user", content="x"), Message(role="assistant", content=_PROBE)]
+            )
+        except Exception as error:  # jinja errors of a broken template come in every type
+            raise UserError(f"the chat template cannot render a conversation: {error}") from error
+        tail = self.raw.encode(rendered.rpartition(_PROBE)[2].lstrip(), add_special_tokens=False)
+        special = set(self.raw.all_special_ids) | set(self.raw.added_tokens_decoder)
+        return int(tail[0]) if tail and tail[0] in special else int(self.raw.eos_token_id)
+
+    def _render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
+        text: str = self.raw.apply_chat_template(
+            [m.model_dump() for m in messages], tokenize=False, add_generation_prompt=reply
+        )
+        return text
+
+    def neutralise(self, text: str) -> str:
+        """`text` with every control token broken by a zero-width space, so that it cannot act as one."""
+        for token in self._control:
+            if len(token) > 1 and token in text:
+                text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
+        return text
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of the conversation up to where the reply begins. A template's own BOS is the only one."""
+        safe = [Message(role=m.role, content=self.neutralise(m.content)) for m in messages]
+        return list(self.raw.encode(self._render(safe, reply=True), add_special_tokens=False))
+
+    def reply_ids(self, reply: Reply, *, sampled: bool) -> list[int]:
+        """Ids of a reply: as sampled where this tokenizer sampled it, else encoded from its text.
+
+        End-of-turn is the last id of a reply that ended by itself, and absent from one that was cut.
+        """
+        if sampled and reply.token_ids:
+            return list(reply.token_ids)
+        ids = list(self.raw.encode(self.neutralise(reply.text), add_special_tokens=False))
+        # An empty reply said nothing but that it was over.
+        return [*ids, self.end_of_turn_id] if reply.finish is Finish.stop or not ids else ids
+
+    def branching(self, prompt: Prompt, replies: Sequence[Reply], *, sampled: bool) -> Branching:
+        """A single-turn prompt with alternative replies, as every method trains and every signal scores them."""
+        return Branching(
+            self.prompt_ids(prompt.messages()), [self.reply_ids(r, sampled=sampled) for r in replies]
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids without control tokens; of a reply's ids, exactly what the reader sees."""
+        text: str = self.raw.decode(ids, skip_special_tokens=True)
+        return text
+
+
+@lru_cache(maxsize=4)
+def chat_tokenizer(directory: str, chat_template: str | None = None) -> ChatTokenizer:
+    """The chat tokenizer of a model directory, kept: four stages ask for the same one."""
+    from pathlib import Path
+
+    from dadpo_bench.models.loading import load_tokenizer
+
+    return ChatTokenizer(load_tokenizer(Path(directory), chat_template))

@@ -1,0 +1,102 @@
+"""Sampling replies in batches. A batch is a function of the full prompt list, so it is the unit of resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from dadpo_bench.models.chat import ChatTokenizer
+from dadpo_bench.models.loading import quiet_transformers
+from dadpo_bench.models.precision import device
+from dadpo_bench.types import Finish, Message, Prompt, Reply, Response, Sampling, content_key
+
+
+def batches(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
+    """Prompts of similar length and equal turns together; the same list gives the same batches, always."""
+    ordered = sorted(prompts, key=lambda p: (len(p.turns), sum(map(len, p.turns)), p.key))
+    groups: list[list[Prompt]] = []
+    for prompt in ordered:
+        if not groups or len(groups[-1]) == size or len(groups[-1][0].turns) != len(prompt.turns):
+            groups.append([])
+        groups[-1].append(prompt)
+    return groups
+
+
+def respond(
+    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[Prompt], sampling: Sampling, seed: int
+) -> list[Response]:
+    """The model's replies to every turn of one batch of prompts, each turn given the replies before it."""
+    replies: list[list[Reply]] = [[] for _ in prompts]
+    for turn in range(max(len(p.turns) for p in prompts)):
+        conversations = [
+            p.messages(tuple(r.text for r in done)) for p, done in zip(prompts, replies, strict=True)
+        ]
+        drawn = _reply(model, tokenizer, conversations, sampling, _batch_seed(seed, prompts, turn))
+        for done, reply in zip(replies, drawn, strict=True):
+            done.append(reply)
+    return [Response(prompt=p, replies=tuple(done)) for p, done in zip(prompts, replies, strict=True)]
+
+
+def _batch_seed(seed: int, prompts: Sequence[Prompt], turn: int) -> int:
+    return int(content_key(seed, [p.key for p in prompts], turn)[:15], 16)
+
+
+@torch.inference_mode()
+def _reply(
+    model: Any,
+    tokenizer: ChatTokenizer,
+    conversations: Sequence[Sequence[Message]],
+    sampling: Sampling,
+    seed: int,
+) -> list[Reply]:
+    prompts = [tokenizer.prompt_ids(messages) for messages in conversations]
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), tokenizer.pad_id, device=device())
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    stops = stop_ids(model, tokenizer)
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(seed)
+        drawn = model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=_settings(sampling, stops, tokenizer.pad_id)
+        )
+    return [_reply_of(row, stops, tokenizer) for row in drawn[:, width:].tolist()]
+
+
+def stop_ids(model: Any, tokenizer: ChatTokenizer) -> set[int]:
+    """Ids that end a reply: the template's end-of-turn token and the model's own end tokens."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    return {tokenizer.end_of_turn_id, *(own if isinstance(own, list) else [own] if own is not None else [])}
+
+
+def _settings(sampling: Sampling, stops: set[int], pad_id: int) -> Any:
+    from transformers import GenerationConfig
+
+    greedy = sampling.temperature == 0
+    warped = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    # A fresh config: a checkpoint's own generation defaults must not reach the samples.
+    return GenerationConfig(
+        do_sample=not greedy,
+        max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=sorted(stops),
+        pad_token_id=pad_id,
+        use_cache=True,
+        **warped,
+    )
+
+
+def _reply_of(ids: Sequence[int], stops: set[int], tokenizer: ChatTokenizer) -> Reply:
+    kept = list(_until_stop(ids, stops))
+    finish = Finish.stop if kept and kept[-1] in stops else Finish.length
+    return Reply(text=tokenizer.decode(kept).strip(), token_ids=tuple(kept), finish=finish)
+
+
+def _until_stop(ids: Sequence[int], stops: set[int]) -> Iterator[int]:
+    for token in ids:
+        yield token
+        if token in stops:
+            return

@@ -1,0 +1,145 @@
+"""From a model's name in a recipe to a directory, a content hash, weights and a tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dadpo_bench.errors import UserError
+from dadpo_bench.models.embedded import NAME, cache_dir, embedded_teacher
+from dadpo_bench.models.precision import Precision, device
+from dadpo_bench.types import content_key
+
+# Neither changes what a model computes.
+_LABELS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures", "use_cache")
+
+
+def find(model: str) -> Path:
+    """The local directory of `model`: the embedded teacher, a directory, or a Hugging Face id.
+
+    Raises `UserError` where there is no such directory, or where the hub cannot be reached.
+    """
+    if model == NAME:
+        return embedded_teacher()
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"model directory {model} has no config.json")
+        if not list(path.glob("*.safetensors")):
+            raise UserError(f"model directory {model} has no *.safetensors weights")
+        return path
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise UserError(f"no model directory '{model}'")
+    return _download(model)
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                model, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+            )
+        )
+    except Exception as error:  # the hub's client raises many unrelated types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot fetch '{model}' from the Hugging Face hub ({reason[:160]}); "
+            "name a local directory, or download it first with `hf download`"
+        ) from error
+
+
+def weights_key(directory: Path) -> str:
+    """Content hash of all that decides what a model answers: weights, config, tokenizer, chat template.
+
+    Hashing gigabytes happens once: file hashes are cached by path, size and modification time.
+    """
+    weights = {path.name: _file_sha256(path) for path in sorted(directory.glob("*.safetensors"))}
+    shape = config_of(directory)
+    return content_key("model", weights, shape, tokenizer_key(directory), _chat_template(directory))
+
+
+def config_of(directory: Path) -> dict[str, Any]:
+    """The model's config without labels that do not change what it computes."""
+    config = json.loads((directory / "config.json").read_text())
+    return {key: value for key, value in config.items() if key not in _LABELS}
+
+
+def tokenizer_key(directory: Path) -> str:
+    """Equal for two models whose tokenizers give the same ids for the same text."""
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+    return content_key("tokenizer", [_file_sha256(p) for n in names if (p := directory / n).is_file()])
+
+
+def _chat_template(directory: Path) -> str:
+    path = directory / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text()
+    settings = directory / "tokenizer_config.json"
+    return str(json.loads(settings.read_text()).get("chat_template", "")) if settings.is_file() else ""
+
+
+def _file_sha256(path: Path) -> str:
+    real = path.resolve()
+    stat = real.stat()
+    identity = content_key("file", str(real), stat.st_size, stat.st_mtime_ns)
+    note = cache_dir() / "sha256" / identity
+    if note.is_file() and len(cached := note.read_text()) == 64:
+        return cached
+    with real.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(digest)
+    return digest
+
+
+def load_tokenizer(directory: Path, chat_template: str | None = None) -> Any:
+    """The tokenizer, with the recipe's chat template where it names one.
+
+    Raises `UserError` where neither has a chat template: guessing one would train another model.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    if chat_template:
+        tokenizer.chat_template = chat_template
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{directory.name} has no chat template; give one in the recipe (chat_template: …) "
+            "or use a chat model"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(directory: Path, precision: Precision) -> Any:
+    """The causal language model in evaluation mode, on this machine's device."""
+    from transformers import AutoModelForCausalLM
+
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=precision.weights)
+    return model.to(device()).eval()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the library's own progress bars and remarks: the bench has its own."""
+    from transformers.utils import logging as library
+
+    logger = logging.getLogger("transformers")
+    level, bars = logger.level, library.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            library.enable_progress_bar()

@@ -1,0 +1,105 @@
+"""What a person sees of long work: live bars on a terminal, plain lines elsewhere, nothing with --quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Bar:
+    """Progress of one stage."""
+
+    def __init__(self, reporter: Reporter, label: str, total: int, unit: str) -> None:
+        self._reporter, self._label, self._total, self._unit = reporter, label, total, unit
+        self._done = 0
+        self._began = self._spoke = time.monotonic()
+        self._live = reporter.live
+        self._task = self._live.add_task(label, total=total, rate="") if self._live else None
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """So many items are done."""
+        self._done += amount
+        elapsed = time.monotonic() - self._began
+        rate = f"{self._done / elapsed:,.1f} {self._unit}/s {note}".rstrip() if elapsed > 0.5 else note
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=self._done, rate=rate)
+        elif not self._reporter.quiet and time.monotonic() - self._spoke > 30:
+            self._spoke = time.monotonic()
+            left = elapsed / self._done * (self._total - self._done) if self._done else 0
+            self._reporter.say(f"  {self._label}: {self._done}/{self._total}, {rate}, {left:.0f} s left")
+
+    def reach(self, done: int, total: int, note: str = "") -> None:
+        """So many of so many items are done, where the total is known only on the way."""
+        self._total = total
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, total=total)
+        self.advance(done - self._done, note)
+
+    def finish(self) -> None:
+        """The stage is over."""
+        seconds = time.monotonic() - self._began
+        if self._live is not None and self._task is not None:
+            self._live.remove_task(self._task)
+        self._reporter.say(f"  {self._label}: {self._done} {self._unit} in {seconds:.1f} s")
+
+
+@dataclass
+class Reporter:
+    """Where progress goes."""
+
+    console: Console
+    quiet: bool = False
+    live: Progress | None = None
+
+    def say(self, text: str) -> None:
+        """A plain line, unless quiet. The text is data: no markup is read from it."""
+        if not self.quiet:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show live bars while within, on a terminal."""
+        if self.quiet or not self.console.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as self.live:
+            try:
+                yield
+            finally:
+                self.live = None
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str = "items") -> Iterator[Bar]:
+        """A bar for work on `total` items; silent where there is none."""
+        if not total:
+            yield Bar(Reporter(self.console, quiet=True), label, 1, unit)
+            return
+        bar = Bar(self, label, total, unit)
+        yield bar
+        bar.finish()
+
+
+def silent() -> Reporter:
+    """For tests and libraries."""
+    return Reporter(Console(quiet=True), quiet=True)

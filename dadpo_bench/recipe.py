@@ -1,0 +1,247 @@
+"""Recipes: everything a run depends on, in YAML validated by pydantic, with `--set key=value` on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dadpo_bench import registry
+from dadpo_bench.errors import UserError
+from dadpo_bench.types import Sampling, content_key
+
+DEFAULT = "smollm2-135m-pruned20"
+"""The recipe of `dadpo-bench run` when none is named."""
+
+FIRST = "sft"
+"""The contestant that is dSFT: reference and starting point of every preference method."""
+
+
+class Part(BaseModel):
+    """Base of the recipe's parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Teacher(Part):
+    """The large model whose conversations are distilled."""
+
+    model: str = Field(description="Embedded name, local directory or Hugging Face id.")
+    chat_template: str | None = Field(
+        None, description="Jinja template, for tokenizers that come without one."
+    )
+
+
+class Prune(Part):
+    """Structured pruning of the teacher's MLP width."""
+
+    ratio: float = Field(
+        gt=0, lt=0.9, description="Share of all parameters to remove; met within 0.5 points."
+    )
+    importance: Literal["taylor", "magnitude"] = Field(
+        "taylor", description="How a neuron's worth is measured."
+    )
+    examples: int = Field(32, ge=1, description="Training prompts on which Taylor importance is measured.")
+    seed: int = Field(0, description="Chooses those prompts.")
+
+
+class Student(Part):
+    """The small model: one of its own, or the teacher pruned."""
+
+    model: str | None = Field(None, description="As the teacher's `model`; leave out to prune the teacher.")
+    prune: Prune | None = Field(
+        None, description="How to make the student from the teacher (or from `model`)."
+    )
+    chat_template: str | None = Field(None, description="As the teacher's.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Student:
+        if self.model is None and self.prune is None:
+            raise ValueError("name a model, or say how to prune the teacher (prune: {ratio: 0.2})")
+        return self
+
+
+class Prompts(Part):
+    """The training prompts."""
+
+    task: str = Field(description="A registered task with `train` and `validation` splits, or a JSONL file.")
+    train: int | None = Field(None, ge=1, description="Use the first so many; leave out for all.")
+
+
+class TaskChoice(Part):
+    """A held-out task."""
+
+    prompts: int | None = Field(None, ge=1, description="Use the first so many; leave out for all.")
+
+
+class Evaluation(Part):
+    """How contestants answer held-out prompts, and the samples behind the KL columns."""
+
+    sampling: Sampling = Field(
+        Sampling(temperature=0.0), description="Greedy unless a recipe says otherwise."
+    )
+    canary_prompts: int = Field(16, ge=2, description="Held-out prompts a canary answers, of the first task.")
+    kl_prompts: int = Field(
+        16, ge=0, description="Prompts of each task sampled for the KL columns; 0 for none."
+    )
+
+
+class Contestant(BaseModel):
+    """A method with settings, under the name it has on the board."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    method: str = Field(description="A registered method; other keys are its settings.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the method's config class validates."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Recipe(Part):
+    """Everything a run depends on. Contestants are comparable under equal `protocol()`s."""
+
+    name: str = Field(description="Shown on the board.")
+    summary: str = Field("", description="One line for `dadpo-bench list recipes`.")
+    seed: int = Field(0, description="First training seed; `--seeds n` adds those after it.")
+    teacher: Teacher
+    student: Student
+    prompts: Prompts
+    teacher_sampling: Sampling = Field(
+        Sampling(), description="How the teacher answers the training prompts."
+    )
+    student_sampling: Sampling = Field(
+        Sampling(), description="How dSFT answers them, for the rejected side."
+    )
+    methods: dict[str, Contestant] = Field(
+        description="Contestants by name; one of them must be `sft` (dSFT)."
+    )
+    tasks: dict[str, TaskChoice] = Field(description="Held-out tasks by registered name or JSONL file.")
+    evaluation: Evaluation = Evaluation()
+    judge: str = Field("pmi", description="A registered judge, `name` or `name:argument`.")
+    judge_settings: dict[str, Any] = Field({}, description="Settings of that judge.")
+
+    @model_validator(mode="after")
+    def _has_dsft(self) -> Recipe:
+        if FIRST not in self.methods or self.methods[FIRST].method != FIRST:
+            raise ValueError(f"methods: needs `{FIRST}: {{method: sft, …}}`, where preference methods start")
+        if not self.tasks:
+            raise ValueError("tasks: name at least one held-out task")
+        return self
+
+    def protocol(self) -> dict[str, Any]:
+        """What all contestants share; its hash groups rows on a board. Judge and seeds are not in it."""
+        shared = self.model_dump(
+            mode="json", exclude={"methods", "judge", "judge_settings", "summary", "seed"}, exclude_none=True
+        )
+        return {**shared, "dsft": self.method_settings(FIRST)}
+
+    @property
+    def protocol_key(self) -> str:
+        """Content hash of `protocol()`."""
+        return content_key("protocol", self.protocol())
+
+    def method_settings(self, contestant: str) -> dict[str, Any]:
+        """The full validated settings of a contestant, the method's name included.
+
+        Raises `UserError` for an unknown contestant, method or setting.
+        """
+        if contestant not in self.methods:
+            raise UserError(registry.unknown("method", contestant, sorted(self.methods)))
+        chosen = self.methods[contestant]
+        entry = registry.methods[chosen.method]
+        if not entry.config:
+            return {"method": chosen.method, **chosen.settings}
+        config = registry.resolve(entry.config)
+        try:
+            settings: dict[str, Any] = config.model_validate(chosen.settings).model_dump(mode="json")
+        except ValidationError as error:
+            raise UserError(explain(error, f"methods.{contestant}", list(config.model_fields))) from error
+        return {"method": chosen.method, **settings}
+
+
+def explain(error: ValidationError, where: str, known: Sequence[str] = ()) -> str:
+    """The first validation error as one line with its dotted place."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join([where, *(str(part) for part in first["loc"])]).strip(".")
+    if first["type"] == "extra_forbidden":
+        leaf = str(first["loc"][-1])
+        return (
+            f"{place}: {registry.unknown('setting', leaf, sorted(known))}"
+            if known
+            else f"{place}: unknown setting"
+        )
+    more = len(error.errors()) - 1
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}" + (f" (and {more} more)" if more else "")
+
+
+def shipped() -> dict[str, Path]:
+    """Recipes that come with the program, by name."""
+    folder = Path(str(resources.files("dadpo_bench") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name: str = DEFAULT, changes: Sequence[str] = ()) -> Recipe:
+    """A shipped recipe's name or a YAML file, with `dotted.key=value` changes.
+
+    Raises `UserError` for an unknown name, invalid YAML, an unknown key or a value of the wrong type.
+    """
+    files = shipped()
+    path = files.get(name) or Path(name).expanduser()
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or "/" in name:
+            raise UserError(f"no recipe file {name}")
+        raise UserError(registry.unknown("recipe", name, list(files)))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a recipe is a YAML mapping")
+    for change in changes:
+        _apply(content, change)
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"recipe {name}: {explain(error, '', _siblings(error))}") from error
+    for contestant in recipe.methods:
+        recipe.method_settings(contestant)
+    return recipe
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals or not re.fullmatch(r"[\w./:-]+", key):
+        raise UserError(f"--set {change}: write it as dotted.key=value")
+    *path, last = key.split(".")
+    place = content
+    for part in path:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise UserError(f"--set {change}: '{part}' has no settings of its own")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change}: '{value}' is not a valid value") from error
+
+
+def _siblings(error: ValidationError) -> list[str]:
+    """Names that stand where an unknown one was found, for "did you mean"."""
+    model: Any = Recipe
+    for part in error.errors()[0]["loc"][:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)

@@ -1,0 +1,115 @@
+"""`Registry[T]`: named, typed, lazily loaded entries found by entry points, with "did you mean".
+
+An entry is light: a name, a summary and dotted strings. What it points to is imported by `load`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any, Generic, Literal, TypeVar
+
+from dadpo_bench.errors import UserError
+from dadpo_bench.types import Value
+
+
+class Entry(Value):
+    """What every registered thing says of itself without importing anything heavy."""
+
+    name: str
+    summary: str
+    """One line for `dadpo-bench list`."""
+    target: str
+    """`package.module:attribute` of the thing itself."""
+    config: str = ""
+    """`package.module:attribute` of its pydantic config class; empty when it has no settings."""
+    source: str = ""
+    """Paper, data set or program it comes from."""
+
+
+class TaskEntry(Entry):
+    """A set of prompts."""
+
+    domain: Literal["in", "out"]
+    """Whether the training prompts are of its kind."""
+    licence: str
+    splits: tuple[str, ...]
+
+
+class MethodEntry(Entry):
+    """A way of training a student."""
+
+    signals: tuple[str, ...] = ()
+    """What it needs of frozen models: `reference`, `teacher` (sequence log-probs), `teacher_logits`."""
+    data: Literal["responses", "pairs"] = "responses"
+    """The teacher's responses alone, or each preferred to the dSFT student's own."""
+
+
+class JudgeEntry(Entry):
+    """A way of telling which response is better."""
+
+    kind: Literal["pairwise", "pointwise"]
+    """A verdict for each ordered pair, or a rating for each response."""
+    argument: str = ""
+    """Config field that `NAME:VALUE` sets, e.g. `chat:gpt-4o`."""
+    proxy: bool = False
+    """True where its numbers are no judgment of preference and must be labelled so."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def resolve(target: str) -> Any:
+    """Import `package.module:attribute`."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+class Registry(Generic[E]):
+    """Entries of one kind, found in the entry-point group `dadpo_bench.<kind>`."""
+
+    def __init__(self, kind: str, entry_type: type[E]) -> None:
+        self.kind = kind
+        self._type = entry_type
+
+    @cached_property
+    def _found(self) -> dict[str, Any]:
+        return {point.name: point for point in sorted(entry_points(group=f"dadpo_bench.{self.kind}"))}
+
+    def names(self) -> list[str]:
+        """Registered names, sorted."""
+        return sorted(self._found)
+
+    def __iter__(self) -> Iterator[E]:
+        return (self[name] for name in self.names())
+
+    def __getitem__(self, name: str) -> E:
+        """The entry of that name; raises `UserError` with near names where there is none."""
+        if name not in self._found:
+            raise UserError(unknown(self.kind.removesuffix("s"), name, self.names()))
+        entry = self._found[name].load()
+        if not isinstance(entry, self._type):
+            raise UserError(
+                f"{self.kind.removesuffix('s')} '{name}': entry point {self._found[name].value} "
+                f"is no {self._type.__name__}"
+            )
+        return entry
+
+    def load(self, name: str) -> Any:
+        """Import what the entry points to."""
+        return resolve(self[name].target)
+
+
+def unknown(kind: str, name: str, known: list[str]) -> str:
+    """The one sentence for every unknown name."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+    return f"unknown {kind} '{name}'; {hint}"
+
+
+tasks = Registry("tasks", TaskEntry)
+methods = Registry("methods", MethodEntry)
+judges = Registry("judges", JudgeEntry)

@@ -1,0 +1,29 @@
+"""What every stage is given: the store, the engine and the person watching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dadpo_bench.engine import Engine
+from dadpo_bench.progress import Reporter
+from dadpo_bench.store import Store
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The tools of a stage."""
+
+    store: Store
+    engine: Engine
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A model on disk, by content."""
+
+    name: str
+    directory: Path
+    key: str
+    chat_template: str | None = None

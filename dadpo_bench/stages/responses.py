@@ -1,0 +1,82 @@
+"""Responses of local models. A batch of prompts is the unit of work and of resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dadpo_bench.models import batches, chat_tokenizer, frozen, load_model, respond
+from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.store import insert_missing, known_responses, schema
+from dadpo_bench.store.rows import save_prompts, to_response
+from dadpo_bench.types import Prompt, Response, Sampling, content_key
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A response with its key in the store."""
+
+    key: str
+    response: Response
+
+
+@dataclass(frozen=True)
+class _Batch:
+    key: str
+    prompts: tuple[Prompt, ...]
+
+
+def collect_responses(
+    bench: Bench, model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int, label: str
+) -> list[Stored]:
+    """The model's responses to `prompts`, in their order; only batches not in the store are sampled."""
+    # Greedy replies do not depend on a seed: one set serves them all.
+    seed = seed if sampling.temperature else 0
+    plan = [_batch(model, group, sampling, seed) for group in batches(prompts, sampling.batch_size)]
+    by_prompt = {p.key: p for p in prompts}
+    with bench.store.read() as session:
+        rows = known_responses(session, [b.key for b in plan])
+        found = {row.prompt_key: Stored(row.key, to_response(row, by_prompt[row.prompt_key])) for row in rows}
+    owed = [b for b in plan if any(p.key not in found for p in b.prompts)]
+
+    def make() -> _Responder:
+        return _Responder(model, sampling, seed)
+
+    with bench.reporter.bar(label, sum(len(b.prompts) for b in owed), "responses") as bar:
+        for batch, replies in bench.engine.map(make, owed):
+            stored = [Stored(content_key(batch.key, r.prompt.key), r) for r in replies]
+            with bench.store.write() as session:
+                save_prompts(session, batch.prompts)
+                insert_missing(session, schema.Response, [_row(s, batch, model, sampling) for s in stored])
+            found.update({s.response.prompt.key: s for s in stored})
+            bar.advance(len(stored))
+    return [found[p.key] for p in prompts]
+
+
+def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> _Batch:
+    settings = sampling.model_dump(mode="json")
+    key = content_key(
+        "batch", model.key, model.chat_template, [p.key for p in prompts], settings, seed, str(frozen())
+    )
+    return _Batch(key, tuple(prompts))
+
+
+def _row(stored: Stored, batch: _Batch, model: LocalModel, sampling: Sampling) -> dict[str, object]:
+    return {
+        "key": stored.key,
+        "batch_key": batch.key,
+        "model_key": model.key,
+        "prompt_key": stored.response.prompt.key,
+        "sampling": sampling.model_dump(mode="json"),
+        "replies": [reply.model_dump(mode="json") for reply in stored.response.replies],
+    }
+
+
+class _Responder:
+    def __init__(self, model: LocalModel, sampling: Sampling, seed: int) -> None:
+        self._tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
+        self._model = load_model(model.directory, frozen())
+        self._sampling, self._seed = sampling, seed
+
+    def __call__(self, batch: _Batch) -> list[Response]:
+        return respond(self._model, self._tokenizer, batch.prompts, self._sampling, self._seed)

@@ -1,0 +1,191 @@
+"""Making models of models: the pruned student and every trained checkpoint, each made once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from dadpo_bench import registry
+from dadpo_bench.errors import WorkError
+from dadpo_bench.models import chat_tokenizer, find, training, weights_key
+from dadpo_bench.models.loading import config_of
+from dadpo_bench.models.pruning import prune
+from dadpo_bench.recipe import Recipe
+from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.store import insert_missing, schema
+from dadpo_bench.types import Example, Job, JsonObject, Method, Prompt, content_key
+
+TRAINER_VERSION = 1
+"""Part of every checkpoint's key: raise it when the loop changes weights."""
+
+
+def teacher_of(bench: Bench, recipe: Recipe) -> LocalModel:
+    """The recipe's teacher, found and noted."""
+    directory = find(recipe.teacher.model)
+    chat_tokenizer(
+        str(directory), recipe.teacher.chat_template
+    )  # a missing template is found here, not later
+    return _note(bench, Path(recipe.teacher.model).name, directory, recipe.teacher.chat_template)
+
+
+def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> LocalModel:
+    """The bare student: the recipe's own model, pruned where it says so, from the teacher where it names none."""
+    source = find(recipe.student.model or recipe.teacher.model)
+    template = recipe.student.chat_template or (
+        None if recipe.student.model else recipe.teacher.chat_template
+    )
+    settings = recipe.student.prune
+    if settings is None:
+        return _note(bench, Path(recipe.student.model or "").name, source, template)
+    calibration = prompts[: settings.examples]
+    key = content_key(
+        "prune", weights_key(source), settings.model_dump(), [p.key for p in calibration], str(training())
+    )
+    output = bench.store.artefacts / f"student-{key[:8]}"
+
+    def make(scratch: Path) -> JsonObject:
+        return prune(
+            source,
+            chat_tokenizer(str(source), template),
+            scratch,
+            ratio=settings.ratio,
+            importance=settings.importance,
+            prompts=calibration,
+            seed=settings.seed,
+        )
+
+    record = settings.model_dump(mode="json")
+    return _derive(bench, key, "prune", "student", output, record, template, make)
+
+
+def train_key(
+    method: str, settings: Mapping[str, Any], start: LocalModel, data: Sequence[Any], seed: int
+) -> str:
+    """Key of all that decides a checkpoint's weights."""
+    fixed = {k: v for k, v in settings.items() if k != "method"}
+    return content_key(
+        "train",
+        method,
+        fixed,
+        start.key,
+        start.chat_template,
+        list(data),
+        seed,
+        str(training()),
+        TRAINER_VERSION,
+    )
+
+
+def train(
+    bench: Bench,
+    name: str,
+    settings: Mapping[str, Any],
+    start: LocalModel,
+    teacher: LocalModel,
+    examples: Sequence[Example],
+    seed: int,
+    *,
+    sampled: bool,
+) -> LocalModel:
+    """A contestant's checkpoint of one seed. `settings` are the validated ones, `method` among them."""
+    method_name = settings["method"]
+    entry = registry.methods[method_name]
+    data = [e.model_dump(mode="json") for e in examples]
+    key = train_key(method_name, settings, start, data, seed)
+    label = f"train {name}, seed {seed}"
+    metrics: list[dict[str, Any]] = []
+
+    def make(scratch: Path) -> JsonObject:
+        method: Method = registry.methods.load(method_name)
+        with bench.reporter.bar(label, 1, "steps") as bar:
+
+            def report(step: int, steps: int, values: JsonObject) -> None:
+                metrics.append({"derivation_key": key, "step": step, "values": dict(values)})
+                bar.reach(step, steps, f"loss {values['loss']:.4f}" if "loss" in values else "")
+
+            checkpoint = method.train(
+                Job(
+                    start=start.directory,
+                    output=scratch,
+                    examples=examples,
+                    settings={k: v for k, v in settings.items() if k != "method"},
+                    seed=seed,
+                    teacher=teacher.directory if "teacher_logits" in entry.signals else None,
+                    sampled_ids=sampled,
+                    chat_template=start.chat_template,
+                    report=report,
+                )
+            )
+        with bench.store.write() as session:
+            insert_missing(session, schema.Metric, metrics)
+        return checkpoint.model_dump(mode="json", exclude={"path"})
+
+    output = bench.store.artefacts / f"{name}-seed{seed}-{key[:8]}"
+    return _derive(bench, key, "train", name, output, dict(settings), start.chat_template, make)
+
+
+def _derive(
+    bench: Bench,
+    key: str,
+    kind: str,
+    name: str,
+    output: Path,
+    settings: Mapping[str, Any],
+    template: str | None,
+    make: Callable[[Path], JsonObject],
+) -> LocalModel:
+    """Make a model in a scratch directory, move it into place, then note it: a kill leaves nothing half-made."""
+    with bench.store.read() as session:
+        known = session.get(schema.Derivation, key)
+    if known is not None and output.is_dir():
+        return LocalModel(name, output, known.model_key, template)
+    scratch = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    began = time.monotonic()
+    try:
+        scratch.mkdir(parents=True)
+        record = make(scratch)
+        shutil.rmtree(output, ignore_errors=True)
+        scratch.rename(output)
+    except OSError as error:
+        raise WorkError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    model = _note(bench, name, output, template)
+    row = schema.Derivation(
+        key=key,
+        kind=kind,
+        model_key=model.key,
+        settings=dict(settings),
+        seconds=time.monotonic() - began,
+        record=dict(record),
+    )
+    with bench.store.write() as session:
+        session.merge(row)
+    return model
+
+
+def _note(bench: Bench, name: str, directory: Path, template: str | None) -> LocalModel:
+    key = weights_key(directory)
+    row = {"key": key, "name": name, "parameters": parameters_of(directory), "config": config_of(directory)}
+    with bench.store.write() as session:
+        insert_missing(session, schema.Model, [row])
+    return LocalModel(name, directory, key, template)
+
+
+def parameters_of(directory: Path) -> int:
+    """Parameters in a model's safetensors files, read from their headers alone."""
+    total = 0
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            for tensor in file.keys():  # noqa: SIM118 - no mapping, only keys()
+                size = 1
+                for side in file.get_slice(tensor).get_shape():
+                    size *= side
+                total += size
+    return total

@@ -1,0 +1,15 @@
+"""The store: SQLAlchemy over SQLite or a server, the single source of truth of every stage."""
+
+from dadpo_bench.store.connection import DEFAULT, REFERENCE, Store, open_store, publish
+from dadpo_bench.store.rows import insert_missing, known_responses, save_task
+
+__all__ = [
+    "DEFAULT",
+    "REFERENCE",
+    "Store",
+    "insert_missing",
+    "known_responses",
+    "open_store",
+    "publish",
+    "save_task",
+]

@@ -1,0 +1,206 @@
+"""Opening a store: SQLite in WAL mode by default, any SQLAlchemy URL for a team, published files read-only."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.orm import Session
+
+from dadpo_bench.errors import UserError, WorkError
+
+REFERENCE = Path("results/reference.sqlite3")
+DEFAULT = Path("results/local.sqlite3")
+_BUSY_SECONDS = 120
+_PUBLISHED = 0xDAD0
+"""SQLite `application_id` of a published store."""
+
+
+class Store:
+    """The single source of truth. `read()` and `write()` give sessions; one `write()` is one transaction."""
+
+    def __init__(self, engine: Engine, path: Path | None, *, published: bool) -> None:
+        self.engine = engine
+        self.path = path
+        """File of a SQLite store; None for a server."""
+        self.published = published
+
+    @property
+    def name(self) -> str:
+        """What to type after `--store`, without any password."""
+        return str(self.path) if self.path else self.engine.url.render_as_string(hide_password=True)
+
+    @property
+    def board(self) -> Path:
+        """The board this store writes: top-level `leaderboard.md` for the reference, else beside the store."""
+        if self.path is None:
+            return Path("results/team.md")
+        if self.path.resolve() == REFERENCE.resolve():
+            return Path("leaderboard.md")
+        return self.path.with_suffix(".md")
+
+    @property
+    def artefacts(self) -> Path:
+        """Where checkpoints of this store lie."""
+        return self.path.with_suffix("") if self.path else Path("results/team")
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads."""
+        with _plainly(self.name), Session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that holds SQLite's write lock from its start and commits at its end."""
+        if self.published:
+            raise UserError(f"{self.name} is a published store and is never written; choose another --store")
+        with _plainly(self.name), self.engine.connect() as connection:
+            writing = connection.execution_options(writing=True)
+            with Session(writing) as session, session.begin():
+                yield session
+
+    def close(self) -> None:
+        """Release the file."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _plainly(name: str) -> Iterator[None]:
+    """Database errors as one line that says what is wrong with which store."""
+    try:
+        yield
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        reason = str(getattr(error, "orig", None) or error)
+        if "malformed" in reason or "not a database" in reason:
+            raise UserError(
+                f"{name} is no usable SQLite store ({reason}); move it away and run again"
+            ) from error
+        if "readonly" in reason or "read-only" in reason:
+            raise UserError(f"{name} cannot be written ({reason}); choose another --store") from error
+        if "disk" in reason and "full" in reason:
+            raise WorkError(f"no space left for {name}; free some and run the same command again") from error
+        if isinstance(error, OperationalError):
+            raise WorkError(f"{name}: {reason}") from error
+        raise
+
+
+def open_store(where: str, *, create: bool = True) -> Store:
+    """Open a file path or SQLAlchemy URL, creating and migrating it where needed.
+
+    Raises `UserError` for a store that is missing (unless `create`), corrupted, unwritable, or made by a
+    newer version of this program. An older store is upgraded after a backup copy was made beside it.
+    """
+    if "://" in where and not where.startswith("sqlite"):
+        return _open_server(where)
+    path = Path(where.removeprefix("sqlite:///")).expanduser()
+    if not path.exists():
+        if not create:
+            raise UserError(f"no store at {path}; `dadpo-bench run` makes one")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {path.parent}: {error.strerror}; choose another --store") from error
+    elif path.is_dir():
+        raise UserError(f"{path} is a directory; --store takes a file")
+    with _plainly(str(path)):
+        published = path.exists() and _application_id(path) == _PUBLISHED
+        store = Store(_sqlite_engine(path, published=published), path, published=published)
+        _migrate(store)
+    return store
+
+
+def _open_server(url: str) -> Store:
+    try:
+        make_url(url)
+        engine = create_engine(url)
+        store = Store(engine, None, published=False)
+        _migrate(store)
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise UserError(f"--store {url.partition('://')[0]}://…: {error}") from error
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise UserError(f"--store {make_url(url).render_as_string(hide_password=True)}: {reason}") from error
+    return store
+
+
+def _application_id(path: Path) -> int:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        return int(connection.execute("PRAGMA application_id").fetchone()[0])
+
+
+def _sqlite_engine(path: Path, *, published: bool) -> Engine:
+    # A WAL file opened read-only leaves -wal and -shm files behind: published stores are DELETE-mode, immutable.
+    uri = path.resolve().as_uri() + ("?immutable=1" if published else "")
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+
+    engine = create_engine("sqlite://", creator=connect, pool_reset_on_return="rollback")
+
+    @event.listens_for(engine, "connect")
+    def _(raw: Any, _record: Any) -> None:
+        raw.execute("PRAGMA foreign_keys=ON")
+        if not published:
+            raw.execute("PRAGMA journal_mode=WAL")
+            raw.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        # A deferred read-then-write upgrade fails at once with "database is locked", whatever the time-out.
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _alembic(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "dadpo_bench.store:migrations")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _migrate(store: Store) -> None:
+    """Bring the schema to this program's version; a published or newer store is refused instead."""
+    scripts = ScriptDirectory.from_config(_alembic())
+    with store.engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == scripts.get_current_head():
+        return
+    known = {script.revision for script in scripts.walk_revisions()}
+    if revision is not None and revision not in known:
+        raise UserError(
+            f"{store.name} was made by a newer dadpo-bench (schema {revision}); upgrade this program to read it"
+        )
+    if store.published:
+        raise UserError(f"{store.name} is a published store of another schema version ({revision})")
+    if revision is not None and store.path is not None:
+        backup = store.path.with_suffix(f".backup-{revision}.sqlite3")
+        shutil.copy2(store.path, backup)
+    with store.engine.connect().execution_options(writing=True) as connection, connection.begin():
+        # Somebody else may have migrated while this process waited for the lock: alembic looks again.
+        command.upgrade(_alembic(connection), "head")
+
+
+def publish(store: Store, target: Path) -> None:
+    """Write a compact, read-only copy of a SQLite store, as `results/reference.sqlite3` is committed."""
+    if store.path is None:
+        raise UserError("only a SQLite store can be published")
+    target.unlink(missing_ok=True)
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("VACUUM INTO ?", (str(target),))
+    with closing(sqlite3.connect(target)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute(f"PRAGMA application_id={_PUBLISHED}")

@@ -1,0 +1,70 @@
+"""Rows to and from the bench's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from dadpo_bench.store import schema
+from dadpo_bench.tasks import Task
+from dadpo_bench.types import Prompt, Reply, Response
+
+T = TypeVar("T")
+_CHUNK = 500
+
+
+def insert_missing(session: Session, table: type[schema.Base], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert the rows whose primary key is not there yet: content keys make equal keys equal rows."""
+    dialect = session.get_bind().dialect.name
+    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    for chunk in chunks(list(rows)):
+        session.execute(insert(table).on_conflict_do_nothing(), [dict(row) for row in chunk])
+
+
+def chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
+    """Runs of at most `size`: databases limit the parameters of one statement."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def save_prompts(session: Session, prompts: Iterable[Prompt]) -> None:
+    """Keep prompts, whatever task they belong to."""
+    rows = [{"key": p.key, "turns": list(p.turns), "system": p.system} for p in prompts]
+    insert_missing(session, schema.Prompt, rows)
+
+
+def save_task(session: Session, task: Task) -> None:
+    """Keep a task with its prompts and their labels."""
+    save_prompts(session, task.prompts)
+    row = {"key": task.key, "name": task.name, "domain": task.domain, "split": task.split}
+    insert_missing(session, schema.Task, [row])
+    insert_missing(
+        session,
+        schema.TaskPrompt,
+        (
+            {
+                "task_key": task.key,
+                "position": i,
+                "prompt_key": p.key,
+                "prompt_id": p.id,
+                "category": p.category,
+            }
+            for i, p in enumerate(task.prompts)
+        ),
+    )
+
+
+def known_responses(session: Session, batch_keys: Sequence[str]) -> list[schema.Response]:
+    """All responses of those batches that are there."""
+    found: list[schema.Response] = []
+    for chunk in chunks(batch_keys):
+        found += session.scalars(select(schema.Response).where(schema.Response.batch_key.in_(chunk)))
+    return found
+
+
+def to_response(row: schema.Response, prompt: Prompt) -> Response:
+    """A stored response as the bench speaks of it."""
+    return Response(prompt=prompt, replies=tuple(Reply.model_validate(reply) for reply in row.replies))

@@ -1,0 +1,228 @@
+"""The tables. Every key is a content hash of all that changes a result and nothing that does not."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Key = String(32)
+
+
+class Base(DeclarativeBase):
+    """Declarative base; JSON columns hold what is shown, never what is searched."""
+
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, datetime: DateTime(timezone=True)}
+
+
+class Protocol(Base):
+    """What contestants share and so may be compared under: teacher, student, prompts, sampling, dSFT, tasks."""
+
+    __tablename__ = "protocols"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    settings: Mapped[dict[str, Any]]
+
+
+class Run(Base):
+    """One call of `dadpo-bench run`."""
+
+    __tablename__ = "runs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    protocol_key: Mapped[str] = mapped_column(ForeignKey("protocols.key"))
+    started: Mapped[datetime]
+    finished: Mapped[datetime | None]
+    arguments: Mapped[dict[str, Any]]
+    recipe: Mapped[dict[str, Any]]
+    environment: Mapped[dict[str, Any]]
+    """Versions, device, number format, code revision."""
+
+
+class StageTime(Base):
+    """How long a stage of a run took and the process's peak memory after it."""
+
+    __tablename__ = "stage_times"
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    stage: Mapped[str] = mapped_column(String(80))
+    items: Mapped[int]
+    """Items that were owed and so worked on; 0 where all was there already."""
+    seconds: Mapped[float]
+    peak_bytes: Mapped[int]
+
+
+class Model(Base):
+    """A set of weights, by content."""
+
+    __tablename__ = "models"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    parameters: Mapped[int]
+    config: Mapped[dict[str, Any]]
+
+
+class Derivation(Base):
+    """How a model was made of another (pruned, trained), under a key of all that decides its weights."""
+
+    __tablename__ = "derivations"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    model_key: Mapped[str] = mapped_column(ForeignKey("models.key"))
+    settings: Mapped[dict[str, Any]]
+    seconds: Mapped[float]
+    record: Mapped[dict[str, Any]]
+    """What was found on the way: importance data, pre-flight figures, steps, tokens."""
+
+
+class Metric(Base):
+    """What one optimiser step of a training reported."""
+
+    __tablename__ = "metrics"
+    derivation_key: Mapped[str] = mapped_column(Key, primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    values: Mapped[dict[str, Any]]
+
+
+class Prompt(Base):
+    """A conversation's user turns."""
+
+    __tablename__ = "prompts"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    turns: Mapped[list[Any]]
+    system: Mapped[str] = mapped_column(Text)
+
+
+class Task(Base):
+    """A set of prompts of one kind, by content."""
+
+    __tablename__ = "tasks"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    domain: Mapped[str] = mapped_column(String(8))
+    split: Mapped[str] = mapped_column(String(40))
+
+
+class TaskPrompt(Base):
+    """The place and labels of a prompt in a task."""
+
+    __tablename__ = "task_prompts"
+    task_key: Mapped[str] = mapped_column(ForeignKey("tasks.key"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    prompt_key: Mapped[str] = mapped_column(ForeignKey("prompts.key"))
+    prompt_id: Mapped[str] = mapped_column(String(200))
+    category: Mapped[str] = mapped_column(String(80))
+
+
+class Response(Base):
+    """A model's replies to a prompt. The key holds model, batch, sampling and seed."""
+
+    __tablename__ = "responses"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    batch_key: Mapped[str] = mapped_column(Key, index=True)
+    model_key: Mapped[str] = mapped_column(Key)
+    """A model's key, or `canary:NAME`."""
+    prompt_key: Mapped[str] = mapped_column(ForeignKey("prompts.key"))
+    sampling: Mapped[dict[str, Any]]
+    replies: Mapped[list[Any]]
+
+
+class Signal(Base):
+    """log π(y|x) of one reply under one frozen model: sum over tokens, nats."""
+
+    __tablename__ = "signals"
+    model_key: Mapped[str] = mapped_column(Key, primary_key=True)
+    tokens_key: Mapped[str] = mapped_column(Key, primary_key=True)
+    """Hash of the prompt's and the response's token ids."""
+    precision: Mapped[str] = mapped_column(String(40), primary_key=True)
+    scorer_version: Mapped[int] = mapped_column(primary_key=True)
+    total: Mapped[float]
+    tokens: Mapped[int]
+
+
+class Divergence(Base):
+    """KL between two models on one set of samples: total nats and total tokens."""
+
+    __tablename__ = "divergences"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    nats: Mapped[float]
+    tokens: Mapped[int]
+
+
+class Contestant(Base):
+    """Somebody on a board: a method's checkpoint of one seed, a model as it is, or a canary."""
+
+    __tablename__ = "contestants"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    protocol_key: Mapped[str] = mapped_column(ForeignKey("protocols.key"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(20))
+    """`teacher`, `student`, `method` or `canary`."""
+    seed: Mapped[int | None]
+    """None where training seeds do not apply."""
+    settings: Mapped[dict[str, Any]]
+    model_key: Mapped[str] = mapped_column(Key)
+
+
+class Answer(Base):
+    """Which response a contestant gave to a prompt of a task."""
+
+    __tablename__ = "answers"
+    contestant_key: Mapped[str] = mapped_column(ForeignKey("contestants.key"), primary_key=True)
+    task_key: Mapped[str] = mapped_column(ForeignKey("tasks.key"), primary_key=True)
+    prompt_key: Mapped[str] = mapped_column(ForeignKey("prompts.key"), primary_key=True)
+    response_key: Mapped[str] = mapped_column(ForeignKey("responses.key"))
+
+
+class Judge(Base):
+    """A judge by all that decides its verdicts."""
+
+    __tablename__ = "judges"
+    key: Mapped[str] = mapped_column(Key, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(20))
+    proxy: Mapped[bool]
+    identity: Mapped[dict[str, Any]]
+
+
+class Rating(Base):
+    """A pointwise judge's score of one response; never a failure."""
+
+    __tablename__ = "ratings"
+    judge_key: Mapped[str] = mapped_column(ForeignKey("judges.key"), primary_key=True)
+    response_key: Mapped[str] = mapped_column(ForeignKey("responses.key"), primary_key=True)
+    value: Mapped[float | None]
+    reason: Mapped[str] = mapped_column(String(200))
+
+
+class Verdict(Base):
+    """What a pairwise judge said of two responses in one order."""
+
+    __tablename__ = "verdicts"
+    judge_key: Mapped[str] = mapped_column(ForeignKey("judges.key"), primary_key=True)
+    contestant_response: Mapped[str] = mapped_column(ForeignKey("responses.key"), primary_key=True)
+    baseline_response: Mapped[str] = mapped_column(ForeignKey("responses.key"), primary_key=True)
+    order: Mapped[str] = mapped_column(String(2), primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(10))
+    reason: Mapped[str] = mapped_column(String(200))
+    raw: Mapped[str] = mapped_column(Text)
+    resolved_model: Mapped[str] = mapped_column(String(200))
+    tokens: Mapped[int]
+    seconds: Mapped[float]
+    asked: Mapped[datetime]
+
+
+class Score(Base):
+    """A row of a board, as it was computed; `tests/regression` computes it again from verdicts and ratings."""
+
+    __tablename__ = "scores"
+    protocol_key: Mapped[str] = mapped_column(ForeignKey("protocols.key"), primary_key=True)
+    judge_key: Mapped[str] = mapped_column(ForeignKey("judges.key"), primary_key=True)
+    task_key: Mapped[str] = mapped_column(ForeignKey("tasks.key"), primary_key=True)
+    baseline: Mapped[str] = mapped_column(String(200), primary_key=True)
+    contestant: Mapped[str] = mapped_column(String(200), primary_key=True)
+    values: Mapped[dict[str, Any]]
+
+
+Index("answers_by_response", Answer.response_key)

@@ -1,0 +1,97 @@
+"""Tasks: typed sets of prompts, registered by entry points; a JSONL file is one too.
+
+A registered task's target is called with a split's name and gives its prompts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dadpo_bench import registry
+from dadpo_bench.errors import UserError
+from dadpo_bench.recipe import explain
+from dadpo_bench.registry import TaskEntry
+from dadpo_bench.types import Prompt, Value, content_key
+
+__all__ = ["Task", "assistance", "general", "load_task", "read_prompts"]
+
+_AUTHORED = "written for this project"
+
+assistance = TaskEntry(
+    name="assistance",
+    summary="Everyday help: explain, advise, rewrite, summarise, plan, write (in-domain)",
+    target="dadpo_bench.tasks.shipped:assistance",
+    source=_AUTHORED,
+    domain="in",
+    licence="Apache-2.0",
+    splits=("train", "validation", "heldout"),
+)
+general = TaskEntry(
+    name="general",
+    summary="Eight other kinds, half of them two-turn: reasoning, arithmetic, extraction, coding, … (out-of-domain)",
+    target="dadpo_bench.tasks.shipped:general",
+    source=_AUTHORED,
+    domain="out",
+    licence="Apache-2.0",
+    splits=("heldout",),
+)
+
+
+class Task(Value):
+    """The prompts of one split of a task, in order."""
+
+    name: str
+    domain: str
+    split: str
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def key(self) -> str:
+        """Content hash of the prompts in order."""
+        return content_key("task", self.name, self.split, [p.key for p in self.prompts])
+
+
+def load_task(name: str, split: str, limit: int | None = None) -> Task:
+    """A registered task's split, or a JSONL file of prompts (out-of-domain, any split), cut to `limit`.
+
+    Raises `UserError` for unknown names and splits, for malformed lines (by number) and for repeated prompts.
+    """
+    if name.endswith(".jsonl") or "/" in name:
+        prompts, label, domain = read_prompts(Path(name).expanduser()), Path(name).stem, "out"
+    else:
+        entry = registry.tasks[name]
+        if split not in entry.splits:
+            raise UserError(f"task '{name}' has no split '{split}'; it has: {', '.join(entry.splits)}")
+        prompts, label, domain = tuple(registry.tasks.load(name)(split)), name, entry.domain
+    chosen = prompts[:limit]
+    if len({p.key for p in chosen}) != len(chosen):
+        raise UserError(f"task '{name}': a prompt occurs twice")
+    return Task(name=label, domain=domain, split=split, prompts=chosen)
+
+
+def read_prompts(path: Path) -> tuple[Prompt, ...]:
+    """Prompts from JSON Lines: {"id", "turns": […], "category"?, "system"?} a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompts file {path}: {getattr(error, 'strerror', None) or error}") from error
+    prompts = []
+    # Not splitlines: U+2028 inside a JSON string is text, not a line's end.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            prompt = Prompt.model_validate(json.loads(line))
+        except ValidationError as error:
+            raise UserError(f"{path}, line {number}: {explain(error, '')}") from error
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+        if not prompt.turns or not all(turn.strip() for turn in prompt.turns):
+            raise UserError(f"{path}, line {number}: a prompt needs at least one turn, and none may be empty")
+        prompts.append(prompt)
+    if not prompts:
+        raise UserError(f"prompts file {path} holds no prompt")
+    return tuple(prompts)

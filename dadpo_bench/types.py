@@ -1,0 +1,256 @@
+"""The vocabulary: a reader who knows these types can read any module.
+
+A `Prompt` is answered by a model with a `Response`; a judge turns responses into a `Verdict` (of two)
+or a `Rating` (of one). Everything else speaks in these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Order = Literal["ab", "ba"]
+"""Which response the judge saw first: `ab` the contestant's, `ba` the baseline's."""
+
+
+def content_key(*parts: Any) -> str:
+    """A 32-digit hexadecimal sha256 key of JSON-serialisable parts: equal content, equal key, on any machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Value(BaseModel):
+    """Base of the immutable, strictly checked value types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Value):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prompt(Value):
+    """What is asked: one user message a turn; the answers in between belong to whoever is asked."""
+
+    id: str
+    turns: tuple[str, ...]
+    category: str = ""
+    system: str = ""
+
+    @property
+    def key(self) -> str:
+        """Identifies the content; ids and categories are labels and may differ between tasks."""
+        return content_key("prompt", self.system, self.turns)
+
+    def messages(self, replies: tuple[str, ...] = ()) -> list[Message]:
+        """The conversation up to the next reply: `len(replies) + 1` user messages with the replies between."""
+        conversation = [Message(role="system", content=self.system)] if self.system else []
+        for turn, reply in zip(self.turns, (*replies, None), strict=False):
+            conversation.append(Message(role="user", content=turn))
+            if reply is not None:
+                conversation.append(Message(role="assistant", content=reply))
+        return conversation
+
+
+class Sampling(Value):
+    """How replies are drawn; part of every response's key."""
+
+    temperature: float = Field(1.0, ge=0, description="Softmax temperature; 0 is greedy decoding.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: share of probability mass kept.")
+    max_new_tokens: int = Field(
+        64, ge=1, description="Limit on new tokens a turn; a reply it cuts is marked so."
+    )
+    batch_size: int = Field(
+        24, ge=1, description="Prompts decoded together; changes the samples, not their law."
+    )
+
+
+class Finish(StrEnum):
+    """Why a reply ended."""
+
+    stop = "stop"
+    """The model gave its end-of-turn token."""
+    length = "length"
+    """The limit on new tokens cut it: it is trained and scored WITHOUT an end-of-turn token."""
+
+
+class Reply(Value):
+    """One assistant message, as sampled."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    """Sampled ids, end-of-turn included where the model gave it; empty for text that no model sampled."""
+    finish: Finish = Finish.stop
+
+
+class Response(Value):
+    """A model's replies to every turn of one prompt."""
+
+    prompt: Prompt
+    replies: tuple[Reply, ...]
+
+    @property
+    def text(self) -> str:
+        """All replies, a blank line between turns; its length in characters is the board's `mean_length`."""
+        return "\n\n".join(reply.text for reply in self.replies)
+
+    @property
+    def cut(self) -> bool:
+        """Whether any reply was cut by the token limit."""
+        return any(reply.finish is Finish.length for reply in self.replies)
+
+
+class Outcome(StrEnum):
+    """What a judge said of two responses; `unscored` carries a reason and is never counted as a tie."""
+
+    win = "win"
+    tie = "tie"
+    loss = "loss"
+    unscored = "unscored"
+
+
+class Verdict(Value):
+    """A judge's answer about one ordered pair, seen from the contestant's side."""
+
+    outcome: Outcome
+    reason: str = ""
+    """Why unscored: unparsable, refused, too long, api error, missing log-prob."""
+    raw: str = ""
+    """The judge's own words."""
+    resolved_model: str = ""
+    """The model the endpoint says answered."""
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class Rating(Value):
+    """A pointwise judge's score of one response. Two ratings of a prompt make a comparison."""
+
+    value: float | None
+    """None where the response could not be scored; `reason` says why."""
+    reason: str = ""
+
+
+class SequenceLogProb(NamedTuple):
+    """A signal: log π(y|x), the SUM over the response's tokens in nats, and how many tokens there were."""
+
+    total: float
+    tokens: int
+
+
+JsonObject = Mapping[str, Any]
+
+
+class Comparison(Value):
+    """One question to a pairwise judge: which of two responses to a prompt is better, shown in this order."""
+
+    contestant: Response
+    baseline: Response
+    order: Order
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt both responses answer."""
+        return self.contestant.prompt
+
+    @property
+    def shown(self) -> tuple[Response, Response]:
+        """The two responses in the order in which the judge sees them."""
+        pair = (self.contestant, self.baseline)
+        return pair if self.order == "ab" else pair[::-1]
+
+
+class PairwiseJudge(Protocol):
+    """Tells which of two responses is better."""
+
+    def identity(self) -> JsonObject:
+        """All that decides a verdict (model, template sha256, sampling): the judge's key is made of it."""
+        ...
+
+    def judge(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
+        """Yield (index, verdict) as verdicts arrive, in any order, one for each comparison."""
+        ...
+
+
+class PointwiseJudge(Protocol):
+    """Scores one response at a time; the higher of two ratings wins, equal ones tie."""
+
+    def identity(self) -> JsonObject:
+        """As of `PairwiseJudge`."""
+        ...
+
+    def rate(self, responses: Sequence[Response]) -> Iterator[tuple[int, Rating]]:
+        """Yield (index, rating) as ratings are made, in any order, one for each response."""
+        ...
+
+
+class JudgeContext(NamedTuple):
+    """What a judge may use besides its config: the directory of the recipe's teacher and its chat template."""
+
+    teacher: Path
+    teacher_chat_template: str | None
+
+
+class Pair(NamedTuple):
+    """Sequence log-probs of a preferred and a dispreferred response, nats: floats, or tensors of shape (B,)."""
+
+    chosen: Any
+    rejected: Any
+
+
+class Example(Value):
+    """What a method learns from: a teacher's response and, for preference methods, the student's own."""
+
+    prompt: Prompt
+    chosen: Reply
+    rejected: Reply | None = None
+    signals: Mapping[str, Pair] = {}
+    """Per frozen model (`reference`, `teacher`): what it gives the two responses. Kept with the example."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: where it starts, what it learns from, where the checkpoint goes."""
+
+    start: Path
+    output: Path
+    examples: Sequence[Example]
+    settings: JsonObject
+    """Validated by the method's config class."""
+    seed: int
+    teacher: Path | None = None
+    """Given to methods that declare the signal `teacher_logits`."""
+    sampled_ids: bool = True
+    """Whether the student's tokenizer is the one that sampled the responses."""
+    chat_template: str | None = None
+    report: Callable[[int, int, JsonObject], None] = field(default=lambda step, steps, metrics: None)
+    """Told (step, steps, metrics) after every optimiser step."""
+
+
+class Checkpoint(Value):
+    """A trained model on disk: an ordinary Hugging Face directory."""
+
+    path: Path
+    steps: int
+    tokens: int
+    """Unique tokens computed, over all steps."""
+    preflight: Mapping[str, Any] = {}
+    """What was checked before the first update, with the figures."""
+
+
+class Method(Protocol):
+    """A way of training a student."""
+
+    def train(self, job: Job) -> Checkpoint:
+        """Train and write the checkpoint to `job.output`; the same job gives the same weights."""
+        ...

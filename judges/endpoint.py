@@ -1,0 +1,263 @@
+"""One question to a chat model behind an OpenAI-compatible endpoint: retries, time-outs, what failures mean.
+
+The API key is read from the environment when a client is made. It is kept nowhere else, and no message
+quotes the endpoint's own words, which may repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import re
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple, cast
+from urllib.parse import SplitResult, urlsplit
+
+import openai
+from openai.types.chat import ChatCompletionMessageParam
+from pydantic import Field
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from dadpo_bench.errors import UserError
+from dadpo_bench.types import Message, Value
+
+OPENAI_URL = "https://api.openai.com/v1"
+_LONGEST_PAUSE = 120.0
+"""Seconds: a server that asks for more is asked again after this."""
+
+_TOO_LONG = re.compile(r"context (?:length|size|window)", re.IGNORECASE)
+"""vLLM and llama.cpp say so in words alone."""
+
+
+class EndpointConfig(Value):
+    """Which model to ask, where and how. Only model, temperature and token limit decide what it answers."""
+
+    model: str = Field(
+        min_length=1, description="Model name as the endpoint knows it. Source: the endpoint's GET /models."
+    )
+    base_url: str = Field(
+        "", description="URL of the API up to and with /v1. Empty: $OPENAI_BASE_URL, else OpenAI's own."
+    )
+    api_key_env: str = Field(
+        "OPENAI_API_KEY",
+        min_length=1,
+        description="NAME of the environment variable that holds the API key, never the key itself. "
+        "A local endpoint needs none.",
+    )
+    temperature: float | None = Field(
+        0.0,
+        ge=0,
+        description="Softmax temperature; 0 is greedy. Null sends none, for models that refuse it.",
+    )
+    max_tokens: int = Field(
+        1024, ge=1, description="Limit on the judge's answer, tokens; a model's hidden reasoning counts too."
+    )
+    concurrency: int = Field(8, ge=1, description="Requests in flight at once; does not change verdicts.")
+    timeout_seconds: float = Field(
+        120.0, gt=0, description="Limit on one attempt, seconds from sending to the whole answer."
+    )
+    attempts: int = Field(
+        6, ge=1, description="Attempts a question: 429, 5xx, time-outs and lost connections are tried again."
+    )
+    backoff_seconds: float = Field(
+        1.0,
+        ge=0,
+        description="Upper end of the first random pause between attempts, seconds; doubled each time.",
+    )
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    text: str
+    refused: bool
+    """A refusal, a content filter, or no words at all."""
+    cut: bool
+    """The token limit ended it."""
+    model: str
+    """The model the endpoint says answered."""
+    tokens: int
+    """Prompt and answer together, as the endpoint counts them; 0 where it does not."""
+    seconds: float
+    """Of the attempt that succeeded."""
+
+
+class Unanswered(Exception):  # noqa: N818  (an outcome of one question, not a fault)
+    """One question has no answer; `reason` is what an unscored verdict says."""
+
+    def __init__(self, reason: str, *, failure: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.failure = failure
+        """Whether it is the endpoint's fault and not the question's."""
+
+
+class Endpoint:
+    """A chat endpoint. Raises `UserError` at once for a bad URL or a missing key."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self.config = config
+        self._url = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        self._parts = _checked(self._url)
+        self._key()
+
+    @property
+    def host(self) -> str:
+        """The server's name, which may decide the answer; `local` for this machine, whatever the port."""
+        return "local" if _is_local(self._parts.hostname or "") else str(self._parts.hostname)
+
+    def _key(self) -> str:
+        name = self.config.api_key_env
+        key = os.environ.get(name, "").strip()
+        if not key and self.host != "local":
+            raise UserError(f"no API key: set {name}, or pass --judge pmi")
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(
+                f"the API key in {name} holds characters that no HTTP header may carry: set it again"
+            )
+        return key or "none"
+
+    def client(self) -> openai.AsyncOpenAI:
+        """A client; close it by `async with`. Retries and time-outs are ours alone."""
+        return openai.AsyncOpenAI(api_key=self._key(), base_url=self._url, max_retries=0, timeout=None)
+
+    async def ask(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
+        """The model's answer.
+
+        Raises `Unanswered` where this question has none, `UserError` where no question will have one.
+        """
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.config.attempts),
+            wait=self._pause,
+            retry=retry_if_exception(_transient),
+            reraise=True,
+        )
+        try:
+            return await retrying(self._once, client, messages)
+        # `from None`: the original holds the request and its headers.
+        except openai.APIStatusError as error:
+            raise self._meaning(error) from None
+        except (openai.APIError, TimeoutError) as error:
+            raise Unanswered(f"api error: {type(error).__name__}", failure=True) from None
+        except ValueError:  # a body that is no JSON
+            raise Unanswered("unparsable") from None
+
+    async def _once(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
+        # OpenAI's reasoning models refuse `max_tokens`; many other servers know only that.
+        official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
+        limit = "max_completion_tokens" if official else "max_tokens"
+        sampling = {} if self.config.temperature is None else {"temperature": self.config.temperature}
+        spoken = cast(list[ChatCompletionMessageParam], [message.model_dump() for message in messages])
+        started = time.monotonic()
+        async with asyncio.timeout(self.config.timeout_seconds):
+            completion = await client.chat.completions.create(
+                model=self.config.model,
+                messages=spoken,
+                extra_body={limit: self.config.max_tokens, **sampling},
+            )
+        return _read(completion, time.monotonic() - started)
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Seconds before the next attempt: what the server asks for, else exponential with jitter."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else None
+        if asked is not None:
+            return min(asked, _LONGEST_PAUSE)
+        return wait_random_exponential(multiplier=self.config.backoff_seconds, max=_LONGEST_PAUSE)(state)
+
+    def _meaning(self, error: openai.APIStatusError) -> Exception:
+        status = error.status_code
+        remedies = {
+            401: f"it does not accept the API key: check {self.config.api_key_env}",
+            403: f"the API key in {self.config.api_key_env} may not use model '{self.config.model}'",
+            404: f"no model '{self.config.model}' or no API there: check the model's name and base_url",
+        }
+        if status in remedies:
+            return UserError(f"judge endpoint {self.host} answered {status}: {remedies[status]}")
+        if error.code == "insufficient_quota":
+            return UserError(f"judge endpoint {self.host} answered {status}: the account's quota is used up")
+        if status == 413 or error.code == "context_length_exceeded" or _TOO_LONG.search(error.message):
+            return Unanswered("too long")
+        if error.code in ("content_filter", "content_policy_violation"):
+            return Unanswered("refused")
+        return Unanswered(f"api error: {type(error).__name__} {status}", failure=True)
+
+
+def _checked(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for a port that is no number
+    except ValueError:
+        raise UserError("base_url is no URL; write it as http://127.0.0.1:8000/v1") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError("base_url must start with http:// or https:// and name a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        # It is stored with the run's recipe.
+        raise UserError(
+            "base_url must hold no user, password or query: put the key into an environment variable"
+        )
+    return parts
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _transient(error: BaseException) -> bool:
+    if isinstance(error, openai.APIStatusError):
+        return error.code != "insufficient_quota" and (
+            error.status_code in (408, 409, 429) or error.status_code >= 500
+        )
+    return isinstance(error, openai.APIConnectionError | TimeoutError)
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds of a `Retry-After` header: a number or an HTTP date (RFC 9110, section 10.2.3)."""
+    value = error.response.headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _read(completion: object, seconds: float) -> Answer:
+    """The parts of a completion that we use. Raises `ValueError` where it is none.
+
+    Servers deviate from the schema and the client does not check it: any attribute may be missing.
+    """
+    choices = getattr(completion, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    text = getattr(message, "content", None) or ""
+    if message is None or not isinstance(text, str):
+        raise ValueError("no chat completion")
+    finish = getattr(choice, "finish_reason", None)
+    silent = not text.strip() and finish != "length"
+    model = getattr(completion, "model", None)
+    tokens = getattr(getattr(completion, "usage", None), "total_tokens", None)
+    return Answer(
+        text,
+        refused=silent or finish == "content_filter" or bool(getattr(message, "refusal", None)),
+        cut=finish == "length",
+        model=model if isinstance(model, str) else "",
+        tokens=tokens if isinstance(tokens, int) else 0,
+        seconds=seconds,
+    )

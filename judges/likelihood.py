@@ -1,0 +1,273 @@
+"""Judges that need no key: what a local scoring model's token log-probs say of a response. Proxies, both.
+
+`pmi` asks how much more likely the prompt makes what the response adds; `gptscore`, kept as the cautionary
+example, how likely the response is. Either rating is a weighted sum of token log-probs, so a judge here is
+nothing but the `Term`s it lists for a response.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from dadpo_bench.errors import UserError
+from dadpo_bench.models.chat import ChatTokenizer
+from dadpo_bench.models.loading import find, load_model, load_tokenizer, weights_key
+from dadpo_bench.models.logprobs import SCORER_VERSION, SCORING_TOKENS, token_scores
+from dadpo_bench.models.precision import frozen
+from dadpo_bench.models.stream import Branching
+from dadpo_bench.types import Finish, JsonObject, JudgeContext, Message, Rating, Reply, Response, Value
+
+VERSION = 1
+"""Raise it when a change here moves ratings."""
+
+
+class LikelihoodConfig(Value):
+    """Settings of a likelihood judge; those of `gptscore`."""
+
+    model: str = Field(
+        "",
+        description="Scoring model: a directory, a Hugging Face id or the embedded model's name, with its "
+        "own chat template. Empty: the recipe's teacher with the recipe's template.",
+    )
+    max_tokens: int = Field(
+        1024,
+        ge=1,
+        description="Tokens. Of a conversation the last so many are shown to the model; of a reply the first "
+        "so many are scored, the rest ignored.",
+    )
+
+
+class PmiConfig(LikelihoodConfig):
+    """Settings of `pmi`."""
+
+    neutral_prompt: str = Field(
+        "Say something.",
+        min_length=1,
+        description="User message in place of the conversation in the second term. Wording ours; the idea "
+        "is the domain premise of Holtzman et al. 2021 (arXiv 2104.08315).",
+    )
+
+
+Ids = tuple[int, ...]
+Scored = tuple[Ids, Ids]
+"""A prompt and a reply to it."""
+
+
+class Term(NamedTuple):
+    """Weighted log-probs of one reply's tokens: Σ_t weights[t] · log p(reply[t] | prompt, reply[:t])."""
+
+    prompt: Ids
+    reply: Ids
+    weights: tuple[float, ...]
+
+    @property
+    def scored(self) -> Scored:
+        """What the model is asked."""
+        return self.prompt, self.reply
+
+
+def _unique_tokens(terms: Sequence[Term], known: Container[Ids | Scored]) -> int:
+    """Tokens that `terms` add to a batch that holds the `known` prompts and replies already."""
+    prompts = {term.prompt for term in terms if term.prompt not in known}
+    replies = {term.scored for term in terms if term.scored not in known}
+    return sum(map(len, prompts)) + sum(len(reply) for _, reply in replies)
+
+
+class _Likelihood(ABC):
+    """What the two judges share: the scoring model, the batches and the sum."""
+
+    name: str
+
+    def __init__(self, config: LikelihoodConfig, context: JudgeContext) -> None:
+        self._config = config
+        self._context = context
+
+    def identity(self) -> JsonObject:
+        """What decides a rating. Raises `UserError` where the scoring model cannot be found."""
+        return {
+            "judge": self.name,
+            "version": f"{VERSION}.{SCORER_VERSION}",
+            "scoring_model": weights_key(self._directory),
+            "chat_template": self._chat_template,
+            "precision": str(frozen()),
+            **self._config.model_dump(exclude={"model"}),
+        }
+
+    def rate(self, responses: Sequence[Response]) -> Iterator[tuple[int, Rating]]:
+        """Yield ratings in nats a token, batch by batch, responses to one prompt together.
+
+        A rating is None where no token can be scored or a log-prob is not finite. Equal responses of one
+        call are scored once and rate exactly the same; those of another call may differ by rounding.
+        Raises `UserError` where the scoring model is missing, has no chat template, or a shorter context.
+        """
+        for batch in self._batches(responses):
+            scores = self._scores([term for terms in batch.values() for term in terms])
+            for index, terms in batch.items():
+                yield index, self._rating(responses[index], terms, scores)
+
+    @abstractmethod
+    def terms(self, response: Response) -> list[Term]:
+        """What the rating is the sum of; empty where no token counts."""
+
+    @abstractmethod
+    def without_terms(self, response: Response) -> Rating:
+        """The rating of a response of which no token counts."""
+
+    @cached_property
+    def _directory(self) -> Path:
+        return find(self._config.model) if self._config.model else self._context.teacher
+
+    @property
+    def _chat_template(self) -> str | None:
+        return None if self._config.model else self._context.teacher_chat_template
+
+    @cached_property
+    def _tokenizer(self) -> ChatTokenizer:
+        return ChatTokenizer(load_tokenizer(self._directory, self._chat_template))
+
+    @cached_property
+    def _model(self) -> Any:
+        model = load_model(self._directory, frozen())
+        context = getattr(model.config, "max_position_embeddings", None)
+        if context is not None and 2 * self._config.max_tokens > context:
+            raise UserError(
+                f"judge {self.name}: {self._directory.name} has a context of {context} tokens; "
+                f"set max_tokens to at most {context // 2}"
+            )
+        return model
+
+    def prompt_ids(self, messages: Sequence[Message]) -> Ids:
+        """The last `max_tokens` ids of a rendered conversation."""
+        return tuple(self._tokenizer.prompt_ids(messages)[-self._config.max_tokens :])
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of plain text: control tokens in it broken, no end-of-turn."""
+        return self._tokenizer.reply_ids(Reply(text=text, finish=Finish.length), sampled=False)
+
+    def turns(self, response: Response) -> Iterator[tuple[list[Message], Ids]]:
+        """Each reply that is not empty: the conversation before it, and its first `max_tokens` ids."""
+        texts = tuple(reply.text for reply in response.replies)
+        for turn, text in enumerate(texts):
+            if ids := self.text_ids(text)[: self._config.max_tokens]:
+                yield response.prompt.messages(texts[:turn]), tuple(ids)
+
+    def _batches(self, responses: Sequence[Response]) -> Iterator[Mapping[int, list[Term]]]:
+        """Terms by index of response, in batches of about `SCORING_TOKENS` unique tokens."""
+        # The stream has no padding: what saves work is not equal length but an equal prompt.
+        order = sorted(
+            range(len(responses)),
+            key=lambda i: (responses[i].prompt.key, [reply.text for reply in responses[i].replies]),
+        )
+        batch: dict[int, list[Term]] = {}
+        known: set[Ids | Scored] = set()
+        tokens = 0
+        for index in order:
+            terms = self.terms(responses[index])
+            added = _unique_tokens(terms, known)
+            if added and batch and tokens + added > SCORING_TOKENS:
+                yield batch
+                batch, known, tokens = {}, set(), 0
+                added = _unique_tokens(terms, known)
+            batch[index] = terms
+            tokens += added
+            for term in terms:
+                known |= {term.prompt, term.scored}
+        if batch:
+            yield batch
+
+    def _scores(self, terms: Sequence[Term]) -> dict[Scored, list[float]]:
+        """Token log-probs, nats, of every distinct reply to every distinct prompt."""
+        replies: dict[Ids, dict[Ids, None]] = {}
+        for term in terms:
+            replies.setdefault(term.prompt, {})[term.reply] = None
+        if not replies:
+            return {}
+        branchings = [Branching(prompt, list(ys)) for prompt, ys in replies.items()]
+        scores = token_scores(self._model, branchings, frozen())
+        return {
+            (prompt, reply): row
+            for (prompt, ys), rows in zip(replies.items(), scores, strict=True)
+            for reply, row in zip(ys, rows, strict=True)
+        }
+
+    def _rating(
+        self,
+        response: Response,
+        terms: Sequence[Term],
+        scores: Mapping[Scored, list[float]],
+    ) -> Rating:
+        if not terms:
+            return self.without_terms(response)
+        value = math.fsum(
+            weight * score
+            for term in terms
+            for weight, score in zip(term.weights, scores[term.scored], strict=True)
+        )
+        return Rating(value=value) if math.isfinite(value) else Rating(value=None, reason="missing log-prob")
+
+
+class Pmi(_Likelihood):
+    """Mean over the novel tokens t of log p(t | x, y<t) − log p(t | x₀, y<t), nats a token.
+
+    x is the conversation before the reply, x₀ the neutral prompt alone, both by the chat template. Novel:
+    ids that occur in no user or assistant message before the reply (as plain text; template and system
+    text excluded). End-of-turn is not counted. Replies of several turns are one mean over all their novel
+    tokens. A response with no novel token (empty, or an echo) rates 0.
+
+    Mutual information as an objective: Li et al. 2016; domain-conditional PMI: Holtzman et al. 2021.
+    """
+
+    name = "pmi"
+
+    def __init__(self, config: PmiConfig, context: JudgeContext) -> None:
+        super().__init__(config, context)
+        self._neutral = [Message(role="user", content=config.neutral_prompt)]
+
+    def terms(self, response: Response) -> list[Term]:
+        """Two a reply with novel tokens: + under its conversation, − under the neutral prompt."""
+        found: list[tuple[list[Message], Ids, list[bool]]] = []
+        for history, reply in self.turns(response):
+            before = {i for m in history if m.role != "system" for i in self.text_ids(m.content)}
+            novel = [token not in before for token in reply]
+            if any(novel):
+                found.append((history, reply, novel))
+        count = sum(sum(novel) for _, _, novel in found)
+        terms = []
+        for history, reply, novel in found:
+            weights = tuple(isnew / count for isnew in novel)
+            terms.append(Term(self.prompt_ids(history), reply, weights))
+            terms.append(Term(self.prompt_ids(self._neutral), reply, tuple(-weight for weight in weights)))
+        return terms
+
+    def without_terms(self, _response: Response) -> Rating:
+        """What adds nothing is worth nothing."""
+        return Rating(value=0.0)
+
+
+class GptScore(_Likelihood):
+    """Mean over all tokens of log p(t | x, y<t), nats a token, end-of-turn not counted.
+
+    It loves repetition: a loop is the likeliest text there is. Never rank by it; it is here to show why.
+    An empty response has no mean and stays unscored: 0 would be the best rating of all.
+
+    Fu et al. 2023.
+    """
+
+    name = "gptscore"
+
+    def terms(self, response: Response) -> list[Term]:
+        """One a reply."""
+        turns = list(self.turns(response))
+        count = sum(len(reply) for _, reply in turns)
+        return [Term(self.prompt_ids(history), reply, (1 / count,) * len(reply)) for history, reply in turns]
+
+    def without_terms(self, _response: Response) -> Rating:
+        """Unscored."""
+        return Rating(value=None, reason="no token to score")

@@ -1,0 +1,74 @@
+"""What preference methods share: pairs in a stream, signals looked up by example, rewards reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from dadpo_bench.errors import WorkError
+from dadpo_bench.models import Branching, ChatTokenizer, Stream
+from dadpo_bench.types import Example, Job, Pair
+from trainers.loop import LoopMethod, Policy, TrainConfig
+
+C = TypeVar("C", bound="PreferenceConfig")
+Loss = Callable[[Any, Pair, dict[str, Pair]], tuple[Tensor, Tensor, Tensor]]
+
+
+class PreferenceConfig(TrainConfig):
+    """Settings that all preference methods share."""
+
+
+class PreferenceObjective:
+    """A pure loss over sequence log-probs, fed from the policy and the stored signals."""
+
+    def __init__(self, config: PreferenceConfig, loss: Loss, signals: Sequence[str]) -> None:
+        self._config, self._loss, self._signals = config, loss, signals
+
+    def branching(self, tokenizer: ChatTokenizer, example: Example, *, sampled: bool) -> Branching:
+        """[prompt | chosen | rejected]."""
+        if example.rejected is None:
+            raise WorkError(f"prompt {example.prompt.id}: a preference method needs a rejected response")
+        missing = set(self._signals) - set(example.signals)
+        if missing:
+            raise WorkError(f"prompt {example.prompt.id}: no stored signal of {', '.join(sorted(missing))}")
+        return tokenizer.branching(example.prompt, [example.chosen, example.rejected], sampled=sampled)
+
+    def weight(self, examples: Sequence[Example], targets: Sequence[int]) -> int:
+        """The loss is a mean over pairs."""
+        return len(examples)
+
+    def loss(
+        self, policy: Policy, stream: Stream, examples: Sequence[Example]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Summed loss of the micro-batch's pairs."""
+        sums = stream.sum_by_continuation(policy(stream))
+        own = Pair(sums[0::2], sums[1::2])
+        stored = {name: _tensors([e.signals[name] for e in examples], sums) for name in self._signals}
+        losses, chosen, rejected = self._loss(self._config, own, stored)
+        return losses.sum(), {
+            "chosen_log_prob": float(own.chosen.detach().sum()),
+            "rejected_log_prob": float(own.rejected.detach().sum()),
+            "chosen_reward": float(chosen.detach().sum()),
+            "rejected_reward": float(rejected.detach().sum()),
+            "margin": float((chosen - rejected).detach().sum()),
+            "accuracy": float((chosen > rejected).sum()),
+        }
+
+
+def _tensors(pairs: Sequence[Pair], like: Tensor) -> Pair:
+    return Pair(
+        *(torch.tensor(side, dtype=like.dtype, device=like.device) for side in zip(*pairs, strict=True))
+    )
+
+
+class PreferenceMethod(LoopMethod):
+    """A preference method is its config, its pure loss and the names of the signals it reads."""
+
+    def __init__(self, config: type[PreferenceConfig], loss: Loss, signals: Sequence[str]) -> None:
+        def objective(settings: Any, job: Job) -> PreferenceObjective:
+            return PreferenceObjective(settings, loss, signals)
+
+        super().__init__(config, objective)

@@ -1,0 +1,109 @@
+"""Checks before the first update, each with a clear error: a wrong mask or template trains another model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dadpo_bench.errors import WorkError
+from dadpo_bench.models import Branching, ChatTokenizer, Precision, token_scores
+from dadpo_bench.types import Example, Finish
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = 4
+"""Examples scored again before training."""
+
+
+def tolerance(precision: Precision) -> float:
+    """Nats a token by which the same model may differ from itself: bf16 moves with the batch's shape."""
+    return 1e-3 if precision.compute == torch.float32 else 0.05
+
+
+def preflight(
+    model: Any,
+    tokenizer: ChatTokenizer,
+    examples: Sequence[Example],
+    branchings: Sequence[Branching],
+    precision: Precision,
+) -> dict[str, Any]:
+    """Check the policy against itself and the stored reference; returns the figures, for the record.
+
+    Raises `WorkError` where the fast path disagrees with a plain forward pass, where the policy is not the
+    reference whose signals are stored, or where an end-of-turn token is missing or out of place.
+    """
+    few = range(min(EXAMPLES, len(branchings)))
+    scores = token_scores(model, [branchings[i] for i in few], precision)
+    found: dict[str, Any] = {
+        "end_of_turn_token": tokenizer.raw.convert_ids_to_tokens(tokenizer.end_of_turn_id),
+        "cut_share": sum(e.chosen.finish is Finish.length for e in examples) / len(examples),
+    }
+    _check_tokens(tokenizer, examples, branchings, model)
+    found["plain_forward_difference"] = _check_plain(model, branchings[0], scores[0], precision)
+    differences = [
+        abs(sum(ours) - stored) / len(ours)
+        for i in few
+        if "reference" in examples[i].signals
+        for ours, stored in zip(scores[i], examples[i].signals["reference"], strict=False)
+    ]
+    if differences:
+        found["reference_difference"] = sum(differences) / len(differences)
+        if found["reference_difference"] > tolerance(precision):
+            raise WorkError(
+                f"the policy differs from its stored reference by {found['reference_difference']:.4f} nats a token "
+                f"(at most {tolerance(precision)}): another model, template, order of the pair or number format"
+            )
+    shown = tokenizer.raw.decode(branchings[0].continuations[0])
+    found["first_trained_text"] = shown
+    log.info("first trained response, decoded: %r", shown)
+    return found
+
+
+def _check_tokens(
+    tokenizer: ChatTokenizer, examples: Sequence[Example], branchings: Sequence[Branching], model: Any
+) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    bos = tokenizer.raw.bos_token_id
+    for example, branching in zip(examples, branchings, strict=True):
+        where = f"prompt {example.prompt.id}"
+        if max(max(branching.prompt), *(max(y) for y in branching.continuations)) >= rows:
+            raise WorkError(f"{where}: a token id lies beyond the model's {rows} vocabulary rows")
+        if bos is not None and bos != tokenizer.end_of_turn_id and list(branching.prompt[:2]) == [bos, bos]:
+            raise WorkError(f"{where}: the prompt begins with two {tokenizer.raw.bos_token} tokens")
+        replies = (example.chosen, example.rejected)
+        for reply, ids in zip(replies, branching.continuations, strict=False):
+            ended = ids[-1] == tokenizer.end_of_turn_id
+            if (
+                reply is not None
+                and reply.text
+                and (reply.finish is Finish.stop)
+                and not ended
+                and not reply.token_ids
+            ):
+                raise WorkError(
+                    f"{where}: a response that ended by itself is trained without its end-of-turn token"
+                )
+            if reply is not None and reply.text and reply.finish is Finish.length and ended:
+                raise WorkError(f"{where}: a cut response is trained with an end-of-turn token")
+
+
+def _check_plain(
+    model: Any, branching: Branching, scores: Sequence[Sequence[float]], precision: Precision
+) -> float:
+    """Score one example by `model(input_ids)`, which shares no code with the stream; mean difference a token."""
+    worst = 0.0
+    for continuation, ours in zip(branching.continuations, scores, strict=True):
+        ids = torch.tensor([[*branching.prompt, *continuation]], device=model.device)
+        with torch.no_grad(), precision.autocast():
+            logits = model(ids).logits[0, len(branching.prompt) - 1 : -1].float()
+        plain = logits.log_softmax(-1).gather(1, ids[0, len(branching.prompt) :, None])[:, 0]
+        worst = max(worst, float((plain - torch.tensor(ours, device=model.device)).abs().mean()))
+    if worst > tolerance(precision):
+        raise WorkError(
+            f"stream and plain forward pass differ by {worst:.4f} nats a token (at most {tolerance(precision)}): "
+            f"{type(model).__name__} does not take its attention from transformers' interface as expected"
+        )
+    return worst
