@@ -1,4 +1,4 @@
-"""Which comparisons are owed, and asking a judge for them. Failures are returned, never kept as results."""
+"""Which comparisons are owed, and asking a judge for them. What stayed unscored is kept with its reason and owed again."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Sequence[Stored], label: st
             known.update(
                 session.scalars(
                     select(schema.Rating.response_key).where(
-                        schema.Rating.judge_key == judge.key, schema.Rating.response_key.in_(chunk)
+                        schema.Rating.judge_key == judge.key,
+                        schema.Rating.value.is_not(None),
+                        schema.Rating.response_key.in_(chunk),
                     )
                 )
             )
@@ -104,17 +106,16 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Sequence[Stored], label: st
     with bench.reporter.bar(label, len(owed), "ratings") as bar:
         if owed:
             for index, rating in pointwise.rate([s.response for s in owed]):
+                row = schema.Rating(
+                    judge_key=judge.key,
+                    response_key=owed[index].key,
+                    value=rating.value,
+                    reason=rating.reason,
+                )
+                with bench.store.write() as session:
+                    session.merge(row)
                 if rating.value is None:
                     reasons.append(rating.reason)
-                else:
-                    row = {
-                        "judge_key": judge.key,
-                        "response_key": owed[index].key,
-                        "value": rating.value,
-                        "reason": rating.reason,
-                    }
-                    with bench.store.write() as session:
-                        insert_missing(session, schema.Rating, [row])
                 bar.advance()
     return reasons
 
@@ -125,7 +126,11 @@ def _compare(bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: st
         for chunk in chunks([ours.key for ours, _ in matches]):
             query = select(
                 schema.Verdict.contestant_response, schema.Verdict.baseline_response, schema.Verdict.order
-            ).where(schema.Verdict.judge_key == judge.key, schema.Verdict.contestant_response.in_(chunk))
+            ).where(
+                schema.Verdict.judge_key == judge.key,
+                schema.Verdict.outcome != Outcome.unscored,
+                schema.Verdict.contestant_response.in_(chunk),
+            )
             known.update((a, b, order) for a, b, order in session.execute(query))
     owed = [
         (ours, theirs, order)
@@ -140,24 +145,22 @@ def _compare(bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: st
             asked = [Comparison(contestant=a.response, baseline=b.response, order=o) for a, b, o in owed]
             for index, verdict in pairwise.judge(asked):
                 ours, theirs, order = owed[index]
+                with bench.store.write() as session:
+                    session.merge(_verdict_row(judge, ours.key, theirs.key, order, verdict))
                 if verdict.outcome is Outcome.unscored:
                     reasons.append(verdict.reason)
-                else:
-                    with bench.store.write() as session:
-                        row = _verdict_row(judge, ours.key, theirs.key, order, verdict)
-                        insert_missing(session, schema.Verdict, [row])
                 bar.advance(note=f"{len(reasons)} unscored" if reasons else "")
     return reasons
 
 
 def _verdict_row(
     judge: OpenJudge, contestant: str, baseline: str, order: Order, verdict: Verdict
-) -> dict[str, Any]:
-    return {
-        "judge_key": judge.key,
-        "contestant_response": contestant,
-        "baseline_response": baseline,
-        "order": order,
+) -> schema.Verdict:
+    return schema.Verdict(
+        judge_key=judge.key,
+        contestant_response=contestant,
+        baseline_response=baseline,
+        order=order,
+        asked=datetime.now(UTC),
         **verdict.model_dump(mode="json"),
-        "asked": datetime.now(UTC),
-    }
+    )

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Worker = Callable[[I], R]
+Worker = Callable[[Item], Result]
 
 
 class Engine(Protocol):

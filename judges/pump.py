@@ -7,7 +7,7 @@ works inside a notebook's running loop too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
@@ -18,7 +18,7 @@ T = TypeVar("T")
 _END = object()
 
 
-def iterate(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
+def iterate(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Generator[T, None, None]:
     """Run `work(emit)` and yield what it emits, as it emits it; then raise what it raised, if anything.
 
     Nothing starts before the first `next`. A consumer that stops early (`close`, an exception,

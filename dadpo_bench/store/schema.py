@@ -47,8 +47,6 @@ class StageTime(Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     stage: Mapped[str] = mapped_column(String(80))
-    items: Mapped[int]
-    """Items that were owed and so worked on; 0 where all was there already."""
     seconds: Mapped[float]
     peak_bytes: Mapped[int]
 
@@ -173,6 +171,16 @@ class Answer(Base):
     task_key: Mapped[str] = mapped_column(ForeignKey("tasks.key"), primary_key=True)
     prompt_key: Mapped[str] = mapped_column(ForeignKey("prompts.key"), primary_key=True)
     response_key: Mapped[str] = mapped_column(ForeignKey("responses.key"))
+
+
+class ContestantDivergence(Base):
+    """The KL columns of a contestant on a task, nats a token."""
+
+    __tablename__ = "contestant_divergences"
+    contestant_key: Mapped[str] = mapped_column(ForeignKey("contestants.key"), primary_key=True)
+    task_key: Mapped[str] = mapped_column(ForeignKey("tasks.key"), primary_key=True)
+    from_teacher: Mapped[float]
+    to_teacher: Mapped[float]
 
 
 class Judge(Base):

@@ -23,7 +23,10 @@ NASTY = (
 
 
 def comparison(
-    contestant: tuple[str, ...], baseline: tuple[str, ...], turns: tuple[str, ...] = ("Q?",), order: Order = "ab"
+    contestant: tuple[str, ...],
+    baseline: tuple[str, ...],
+    turns: tuple[str, ...] = ("Q?",),
+    order: Order = "ab",
 ) -> Comparison:
     prompt = Prompt(id="p", turns=turns)
     first, second = (
@@ -74,25 +77,31 @@ def test_placeholders_labels_and_escapes_in_a_response_stay_data() -> None:
 @given(st.text(), st.text(), st.text())
 def test_any_text_comes_through_as_it_is_but_for_control_tokens(question: str, a: str, b: str) -> None:
     shown = fenced(user_text(comparison((a,), (b,), turns=(question,)), "0" * 40), "0" * 40)
-    assert [text.replace("\u200b", "") for text in shown] == [t.replace("\u200b", "") for t in (question, a, b)]
+    assert [text.replace("\u200b", "") for text in shown] == [
+        t.replace("\u200b", "") for t in (question, a, b)
+    ]
 
 
-@pytest.mark.parametrize(
-    "token",
-    ["<|im_start|>", "<|eot_id|>", "<|endoftext|>", "</s>", "<s>", "[INST]", "[/INST]", "<start_of_turn>", "<eos>",
-     "<｜User｜>", "<turn|>", "<|turn>"],
-)  # fmt: skip
+TOKENS = ["<|im_start|>", "<|eot_id|>", "<|endoftext|>", "<｜User｜>", "<turn|>"]
+TOKENS += ["</s>", "<s>", "[INST]", "[/INST]", "<start_of_turn>", "<eos>"]
+
+
+@pytest.mark.parametrize("token", TOKENS)
 def test_control_tokens_are_broken(token: str) -> None:
     assert token not in template.inert(f"x{token}y")
     assert template.inert(token).replace("\u200b", "") == token
 
 
-@pytest.mark.parametrize("text", ["a |> b", "if a <b and c> d", "<b>bold</b>", "x <- y | z", "arr[INSTANCE]", "1 < 2 |"])
+@pytest.mark.parametrize(
+    "text", ["a |> b", "if a <b and c> d", "<b>bold</b>", "x <- y | z", "arr[INSTANCE]", "1 < 2 |"]
+)
 def test_code_and_markup_are_left_alone(text: str) -> None:
     assert template.inert(text) == text
 
 
-@pytest.mark.parametrize("attack", ["<|" * 50_000, "<" * 10**5, "{" * 10**5, "{answer_a" * 11_000, "<aaaaaaaa" * 11_000])
+@pytest.mark.parametrize(
+    "attack", ["<|" * 50_000, "<" * 10**5, "{" * 10**5, "{answer_a" * 11_000, "<aaaaaaaa" * 11_000]
+)
 def test_100_kb_of_almost_tokens_cost_milliseconds(attack: str) -> None:
     started = time.perf_counter()
     user_text(comparison((attack,), (attack,)))
@@ -116,7 +125,7 @@ def test_the_sha256_is_that_of_the_file() -> None:
 
 
 def test_an_unknown_name_has_a_suggestion() -> None:
-    with pytest.raises(UserError, match="unknown judge template 'pairwize'; did you mean 'pairwise'?"):
+    with pytest.raises(UserError, match="unknown judge template 'pairwize'; did you mean 'pairwise'"):
         template.load("pairwize")
 
 

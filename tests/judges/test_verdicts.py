@@ -48,13 +48,23 @@ def test_nothing_before_the_last_label_matters(before: str, choice: Choice, afte
 @given(st.text(alphabet="[]ABC<think>/ \n"))
 def test_it_agrees_with_looking_at_every_position(text: str) -> None:
     text = "." + text  # no thinking block
-    found = [choice for at in range(len(text)) for choice, label in LABELS.items() if text.startswith(label, at)]
+    found = [
+        choice for at in range(len(text)) for choice, label in LABELS.items() if text.startswith(label, at)
+    ]
     assert last_label(text, LABELS) is (found[-1] if found else None)
 
 
 @pytest.mark.parametrize(
     "attack",
-    ["[" * 10**5, "[[" * 50_000, "[[A" * 33_000, "<think>" * 14_000, "</think>" * 12_000, "]]" * 50_000, "\u2028" * 10**5],
+    [
+        "[" * 10**5,
+        "[[" * 50_000,
+        "[[A" * 33_000,
+        "<think>" * 14_000,
+        "</think>" * 12_000,
+        "]]" * 50_000,
+        "\u2028" * 10**5,
+    ],
 )
 def test_100_kb_of_almost_labels_cost_milliseconds(attack: str) -> None:
     started = time.perf_counter()

@@ -7,7 +7,7 @@ Whatever keeps a comparison from being scored is said, never guessed over. What 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import openai
 from pydantic import Field
@@ -57,7 +57,7 @@ class Chat:
             "max_tokens": self.config.max_tokens,
         }
 
-    def judge(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
+    def judge(self, comparisons: Sequence[Comparison]) -> Generator[tuple[int, Verdict], None, None]:
         """Yield verdicts as answers arrive; a consumer that stops early cancels the open requests.
 
         Identical responses tie without a question. Unscored verdicts carry as reason `unparsable`,

@@ -1,0 +1,77 @@
+"""The program itself: its commands, and how failures are told (exit 2: the user's, 1: ours, 130: stopped)."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from dadpo_bench import __version__
+from dadpo_bench.errors import UserError, WorkError
+
+errors = Console(stderr=True)
+
+
+def _say(text: str) -> None:
+    errors.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Program(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _say(str(error))
+            raise typer.Exit(2) from error
+        except WorkError as error:
+            _say(str(error))
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            _say(f"{error.filename or 'system'}: {error.strerror or error}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            errors.print("stopped; the same command goes on from here", markup=False)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    name="dadpo-bench",
+    cls=_Program,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Which distillation method gives a student the best conversation, and is the difference real?",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dadpo-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `dadpo-bench` command."""
+    # Tokenizers warn about forks that never happen here; the hub's client draws its own bars.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from dadpo_bench.cli import boards, db, listing, run
+
+    for commands in (run, listing, boards, db):
+        commands.register(app)
+    app()

@@ -1,0 +1,110 @@
+"""`dadpo-bench list` and `show`: what there is, without importing anything heavy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from dadpo_bench import registry
+from dadpo_bench.cli.options import JsonOption
+from dadpo_bench.recipe import load_recipe, shipped
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    tasks = "tasks"
+    methods = "methods"
+    judges = "judges"
+    recipes = "recipes"
+
+
+_REGISTRIES: dict[Kind, registry.Registry[Any]] = {
+    Kind.tasks: registry.tasks,
+    Kind.methods: registry.methods,
+    Kind.judges: registry.judges,
+}
+
+
+def _recipes() -> Iterable[dict[str, str]]:
+    for name, path in shipped().items():
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        yield {"name": name, "summary": content["summary"]}
+
+
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: JsonOption = False) -> None:
+    """List what is registered: tasks, methods, judges or recipes.
+
+    Example: dadpo-bench list methods
+    """
+    rows = (
+        list(_recipes())
+        if kind is Kind.recipes
+        else [entry.model_dump(mode="json") for entry in _REGISTRIES[kind]]
+    )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table("name", "summary", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(str(row["name"]), str(row["summary"]))
+    Console().print(table)
+
+
+def _fields(config: type[BaseModel]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "type": str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__),
+            "default": None if field.is_required() else field.get_default(call_default_factory=True),
+            "description": field.description or "",
+        }
+        for name, field in config.model_fields.items()
+    ]
+
+
+def show(
+    kind: Annotated[Kind, typer.Argument(help="What kind of thing.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show one entry: source, settings with types, defaults and units.
+
+    Example: dadpo-bench show methods dadpo
+    """
+    if kind is Kind.recipes:
+        recipe = load_recipe(name).model_dump(mode="json", exclude_none=True)
+        text = json.dumps(recipe, indent=1) if as_json else yaml.safe_dump(recipe, sort_keys=False)
+        typer.echo(text.rstrip())
+        return
+    entry = _REGISTRIES[kind][name]
+    fields = _fields(registry.resolve(entry.config)) if entry.config else []
+    if as_json:
+        typer.echo(json.dumps({**entry.model_dump(mode="json"), "settings": fields}, indent=1, default=str))
+        return
+    console = Console()
+    for key, value in entry.model_dump(mode="json").items():
+        if value not in ("", []):
+            shown = ", ".join(value) if isinstance(value, list) else value
+            console.print(f"[bold]{key}[/bold]  ", end="")
+            console.print(str(shown), markup=False, highlight=False)
+    if fields:
+        table = Table("setting", "type", "default", "meaning", header_style="bold")
+        for field in fields:
+            table.add_row(*(str(field[k]) for k in ("name", "type", "default", "description")))
+        console.print(table)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    commands: dict[str, Callable[..., None]] = {"list": list_, "show": show}
+    for name, command in commands.items():
+        app.command(name)(command)

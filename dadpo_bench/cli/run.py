@@ -1,0 +1,86 @@
+"""`dadpo-bench run`: the whole bench, from teacher to board."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dadpo_bench.cli.options import STORE, JsonOption, StoreOption
+from dadpo_bench.recipe import DEFAULT as DEFAULT_RECIPE
+from dadpo_bench.recipe import load_recipe
+
+_EXAMPLES = """
+Train the student, have it judged, put it on the board. Everything done is kept: run again to go on.
+
+Examples:
+
+  dadpo-bench run dadpo
+
+  dadpo-bench run sft kd dpo dpo-matched dadpo --seeds 3
+
+  dadpo-bench run dadpo --set methods.dadpo.beta_teacher=0.2 --dry-run
+
+  dadpo-bench run dadpo --judge chat:gpt-4o          (needs OPENAI_API_KEY)
+
+  dadpo-bench run dadpo --recipe my-recipe.yaml --store results/mine.sqlite3
+"""
+
+
+def run(
+    methods: Annotated[
+        list[str], typer.Argument(metavar="METHOD...", help="Contestants of the recipe: dadpo, dpo, kd, sft, …")
+    ],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a YAML file.")] = DEFAULT_RECIPE,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting (dotted key).")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds a method.")] = 1,
+    judge: Annotated[
+        str | None, typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o.")
+    ] = None,
+    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop behind this stage (see --dry-run).")] = "score",
+    store: StoreOption = STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """See `_EXAMPLES`, which typer shows."""
+    chosen = load_recipe(recipe, changes or [])
+    # Imports torch: after every mistake that can be told without it.
+    from dadpo_bench.engine import LocalEngine
+    from dadpo_bench.estimate import estimate, show_estimate
+    from dadpo_bench.pipeline import Stage, make_plan
+    from dadpo_bench.pipeline import run as run_stages
+    from dadpo_bench.progress import Reporter
+    from dadpo_bench.registry import unknown
+    from dadpo_bench.stages.bench import Bench
+    from dadpo_bench.store import open_store
+    from dadpo_bench.cli.result import show_result
+
+    if until not in Stage.__members__.values():
+        raise typer.BadParameter(unknown("stage", until, [str(s) for s in Stage]))
+    plan = make_plan(chosen, methods, seeds, judge)
+    console = Console()
+    if dry_run:
+        costs = estimate(plan)
+        if as_json:
+            typer.echo(json.dumps([cost._asdict() for cost in costs], indent=1))
+        else:
+            show_estimate(console, plan, costs)
+        return
+    opened = open_store(store)
+    reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
+    arguments = {"methods": methods, "recipe": recipe, "set": changes or [], "seeds": seeds, "judge": plan.judge}
+    with reporter.running():
+        run_stages(Bench(opened, LocalEngine(), reporter), plan, arguments, Stage(until))
+    if Stage(until) is Stage.score:
+        show_result(console, opened, chosen.protocol_key, plan.judge, as_json=as_json)
+    opened.close()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run", help=_EXAMPLES)(run)

@@ -1,0 +1,310 @@
+"""The board: stored scores as Markdown, byte-identical for the same store. Nothing here looks at the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from dadpo_bench import scoring
+from dadpo_bench.errors import WorkError
+from dadpo_bench.recipe import FIRST
+from dadpo_bench.scores import DRAWS, SEED, panels
+from dadpo_bench.store import REFERENCE, Store, schema
+
+Cells = dict[str, Any]
+
+# The paper's words and figures. Never in a column with measured ones.
+REPORTED = (
+    ("Vicuna-1.5-7B pruned by 20 %, taught by its parent", "daDPO", "preference rate, in-domain", "−7.3 %"),
+    ("Vicuna-1.5-7B pruned by 20 %, taught by its parent", "dDPO", "preference rate, in-domain", "−31 %"),
+    ("Qwen2.5-1.5B, taught by Qwen2.5-7B", "daDPO", "win rate, in-domain", "14.0 %"),
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that may be compared: one protocol, one judge."""
+
+    protocol_key: str
+    recipe: str
+    judge: str
+    judge_key: str
+    proxy: bool
+    rows: list[Cells]
+    domains: dict[str, str]
+    """Domain of each task, `in` or `out`."""
+    facts: list[str]
+    warnings: list[str]
+    differences: list[Cells] = field(default_factory=list)
+
+    @property
+    def board_rows(self) -> list[Cells]:
+        """Contestants against the teacher."""
+        return [row for row in self.rows if row["baseline"] != FIRST]
+
+    @property
+    def canary_rows(self) -> list[Cells]:
+        """Canaries against dSFT."""
+        return [row for row in self.rows if row["baseline"] == FIRST]
+
+
+def sections(session: Session, *, differences: bool = False) -> list[Section]:
+    """Every section of a store's board, from its stored scores."""
+    query = (
+        select(schema.Score.protocol_key, schema.Score.judge_key, schema.Protocol.name, schema.Judge.name)
+        .join(schema.Protocol, schema.Protocol.key == schema.Score.protocol_key)
+        .join(schema.Judge, schema.Judge.key == schema.Score.judge_key)
+        .distinct()
+    )
+    found = sorted(session.execute(query).all(), key=lambda r: (r[2], r[3], r[0], r[1]))
+    return [_section(session, protocol, judge, differences) for protocol, judge, _, _ in found]
+
+
+def _section(session: Session, protocol_key: str, judge_key: str, differences: bool) -> Section:
+    protocol = session.get_one(schema.Protocol, protocol_key)
+    judge = session.get_one(schema.Judge, judge_key)
+    scores = session.scalars(
+        select(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key)
+    ).all()
+    tasks = {s.task_key: session.get_one(schema.Task, s.task_key) for s in scores}
+    domains = {t.name: t.domain for t in sorted(tasks.values(), key=lambda t: (t.domain, t.name))}
+    order = list(domains)
+    rows = sorted(
+        (dict(s.values) for s in scores),
+        key=lambda r: (r["baseline"] == FIRST, order.index(r["task"]), -(r["win_rate"] or 0), r["contestant"]),
+    )
+    return Section(
+        protocol_key=protocol_key,
+        recipe=protocol.name,
+        judge=judge.name,
+        judge_key=judge_key,
+        proxy=judge.proxy,
+        rows=rows,
+        domains=domains,
+        facts=_facts(session, protocol, judge, list(tasks.values())),
+        warnings=_warnings(session, protocol, judge, rows),
+        differences=_differences(session, protocol_key, judge_key) if differences else [],
+    )
+
+
+def _facts(
+    session: Session, protocol: schema.Protocol, judge: schema.Judge, tasks: Sequence[schema.Task]
+) -> list[str]:
+    runs = session.scalars(
+        select(schema.Run).where(schema.Run.protocol_key == protocol.key).order_by(schema.Run.started)
+    ).all()
+    settings = protocol.settings
+    student = settings["student"].get("model") or settings["teacher"]["model"]
+    if pruning := settings["student"].get("prune"):
+        student += f", pruned by {100 * pruning['ratio']:.0f} % ({pruning['importance']})"
+    counts = []
+    for task in sorted(tasks, key=lambda t: (t.domain, t.name)):
+        number_of = session.scalar(
+            select(func.count()).select_from(schema.TaskPrompt).where(schema.TaskPrompt.task_key == task.key)
+        )
+        counts.append(f"{task.name} ({task.domain}-domain, {number_of} prompts)")
+    facts = [
+        f"teacher: {settings['teacher']['model']}",
+        f"student: {student}",
+        f"tasks: {'; '.join(counts)}",
+        f"judge: {judge.name}" + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
+        "baseline: the teacher's response to the same prompt",
+    ]
+    if runs:
+        first, last = (r.started.date().isoformat() for r in (runs[0], runs[-1]))
+        machine = runs[-1].environment
+        facts += [
+            f"run: {first}" + (f" to {last}" if last != first else ""),
+            f"computed in {machine['precision']} (weights/arithmetic) on {machine['device']}, "
+            f"torch {machine['versions']['torch']}, transformers {machine['versions']['transformers']}",
+        ]
+    return facts
+
+
+def _warnings(
+    session: Session, protocol: schema.Protocol, judge: schema.Judge, rows: Sequence[Cells]
+) -> list[str]:
+    found = []
+    board = [r for r in rows if r["baseline"] != FIRST]
+    if judge.proxy:
+        found.append(f"`{judge.name}` is a proxy, not a judgment of preference.")
+    shared = sorted(
+        {
+            c.name
+            for c in session.scalars(
+                select(schema.Contestant).where(schema.Contestant.protocol_key == protocol.key)
+            )
+            if c.model_key == judge.identity.get("scoring_model")
+        }
+    )
+    if shared:
+        found.append(f"The judge scores with the weights of a contestant: {', '.join(shared)}.")
+    trained = [r["seeds"] for r in board if r["contestant"] != "student"]
+    if trained and max(trained) < 5:
+        found.append(f"{max(trained)} training seed(s): the variance between seeds is poorly known.")
+    half = sum(r["half_scored"] for r in rows)
+    if half:
+        found.append(f"{half} prompts have only one of two orders scored.")
+    missed = sum(r["unscored"] for r in rows)
+    if missed:
+        found.append(f"{missed} comparisons are unscored; they count neither way.")
+    passed = [r["contestant"] for r in rows if r["baseline"] == FIRST and (r["ci_high"] or 0) >= 50]
+    if passed:
+        found.append(f"Canaries that do not lose clearly under this judge: {', '.join(sorted(passed))}.")
+    return found
+
+
+def _differences(session: Session, protocol_key: str, judge_key: str) -> list[Cells]:
+    """Paired differences between methods on their shared prompts, Holm-corrected over the section."""
+    found: list[Cells] = []
+    for panel in panels(session, protocol_key, judge_key):
+        methods = [e for e in panel.entrants if e.kind == "method"]
+        counts = scoring.bootstrap_counts(len(panel.prompts), DRAWS, SEED)
+        outcomes = {e.label: scoring.prompt_outcomes(panel.orders(e)) for e in methods}
+        for first, second in combinations(sorted(outcomes), 2):
+            difference = scoring.paired_difference(outcomes[first], outcomes[second], counts, seed=SEED)
+            if difference is not None:
+                found.append({"task": panel.task.name, "first": first, "second": second, **difference._asdict()})
+    corrected = scoring.holm([f["p_value"] for f in found])
+    return [{**f, "p_holm": p} for f, p in zip(found, corrected, strict=True)]
+
+
+def write_board(store: Store) -> Path:
+    """Regenerate the store's board; returns its path. Raises `WorkError` where it cannot be written."""
+    text = render(store)
+    try:
+        store.board.parent.mkdir(parents=True, exist_ok=True)
+        store.board.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WorkError(f"cannot write {store.board}: {error.strerror}") from error
+    return store.board
+
+
+def render(store: Store) -> str:
+    """The board as Markdown."""
+    with store.read() as session:
+        found = sections(session, differences=True)
+    lines = [
+        "# Leaderboard",
+        "",
+        f"Generated by `dadpo-bench leaderboard --store {store.name}`; edits are overwritten. Rates and shares are",
+        "per cent, lengths characters, KL nats a token. Win rate: share of prompts won against the baseline, a tie",
+        "is half. Preference rate: share of prompts won minus share lost. Intervals: bootstrap over prompts and",
+        "seeds. Repetition: share of word 4-grams that a response had said before.",
+        "",
+    ]
+    if not found:
+        lines += ["Nothing has been scored yet: `dadpo-bench run dadpo`.", ""]
+    for section in found:
+        lines += _markdown(section)
+    if store.path is not None and store.path.resolve() == REFERENCE.resolve():
+        lines += _reported()
+    return "\n".join(lines)
+
+
+_COLUMNS: tuple[tuple[str, Callable[[Cells], str]], ...] = (
+    ("contestant", lambda r: escape(r["contestant"])),
+    ("win rate", lambda r: number(r["win_rate"])),
+    ("95 % interval", lambda r: f"{number(r['ci_low'])} to {number(r['ci_high'])}"),
+    ("std. error", lambda r: number(r["standard_error"])),
+    ("win / tie / loss", lambda r: " / ".join(number(r[f"{k}_share"]) for k in ("win", "tie", "loss"))),
+    ("preference rate", lambda r: number(r["preference_rate"], sign=True)),
+    ("flip rate", lambda r: number(r["flip_rate"])),
+    ("prompts", lambda r: str(r["prompts"])),
+    ("unscored", lambda r: str(r["unscored"])),
+    ("length", lambda r: number(r["mean_length"], 0)),
+    ("cut", lambda r: number(r["cut_share"])),
+    ("repetition", lambda r: number(r["repetition"])),
+    ("KL from teacher", lambda r: number(r["kl_from_teacher"], 3)),
+    ("KL to teacher", lambda r: number(r["kl_to_teacher"], 3)),
+    ("seeds", lambda r: str(r["seeds"])),
+    ("by seed", lambda r: ", ".join(number(v) for v in r["per_seed"]) if len(r["per_seed"]) > 1 else "–"),
+)
+_CANARY = ("contestant", "win rate", "95 % interval", "prompts", "unscored", "length")
+
+
+def _markdown(section: Section) -> list[str]:
+    lines = [f"## {escape(section.recipe)}, judge {escape(section.judge)}", ""]
+    lines += [f"- {escape(fact)}" for fact in section.facts]
+    lines += [f"- **note**: {escape(warning)}" for warning in section.warnings] + [""]
+    for task, domain in section.domains.items():
+        lines += [f"### {escape(task)} ({domain}-domain), against the teacher", ""]
+        lines += table([name for name, _ in _COLUMNS], [
+            [cell(row) for _, cell in _COLUMNS] for row in section.board_rows if row["task"] == task
+        ])
+    if section.differences:
+        lines += [
+            "### Differences between methods",
+            "",
+            "Paired on shared prompts, percentage points; p from sign flips, Holm-corrected over this table.",
+            "",
+        ]
+        lines += table(
+            ["task", "difference", "points", "95 % interval", "p", "p (Holm)", "proven at 5 %"],
+            [
+                [
+                    escape(d["task"]),
+                    f"{escape(d['first'])} − {escape(d['second'])}",
+                    number(d["estimate"], sign=True),
+                    f"{number(d['low'], sign=True)} to {number(d['high'], sign=True)}",
+                    number(d["p_value"], 3),
+                    number(d["p_holm"], 3),
+                    "yes" if d["p_holm"] < 0.05 else "no",
+                ]
+                for d in section.differences
+            ],
+        )
+    if section.canary_rows:
+        lines += ["### Canaries, against dSFT", "", "A usable judge ranks them low: upper bound below 50.", ""]
+        columns = [(name, cell) for name, cell in _COLUMNS if name in _CANARY]
+        lines += table(
+            [*(name for name, _ in columns), "loses clearly"],
+            [
+                [*(cell(row) for _, cell in columns), "yes" if (row["ci_high"] or 0) < 50 else "**no**"]
+                for row in section.canary_rows
+            ],
+        )
+    return lines
+
+
+def _reported() -> list[str]:
+    lines = [
+        "## Reported by the paper, not measured here",
+        "",
+        "daDPO (Zhang et al., Findings of ACL 2025, arXiv 2506.15717), in the paper's words; other models, prompts",
+        "and judges than above.",
+        "",
+    ]
+    return lines + table(["setting", "method", "figure", "reported"], [list(row) for row in REPORTED])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table and the blank line behind it."""
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def escape(text: str) -> str:
+    """Names are data: nothing in them is a cell's end, a tag or a line's end."""
+    plain = " ".join(text.split()).replace("\\", "\\\\")
+    for mark in "|<>[]`*" if "`" not in plain else "|<>[]*":
+        plain = plain.replace(mark, f"\\{mark}")
+    return plain
+
+
+def number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
+    """A figure as boards show it; an en dash where there is none."""
+    if value is None:
+        return "–"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")

@@ -1,0 +1,337 @@
+"""The stages of `run`, in order. Every one can be interrupted and repeated: it does only what is owed."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from dadpo_bench import registry
+from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, open_judge
+from dadpo_bench.environment import environment
+from dadpo_bench.errors import UserError
+from dadpo_bench.leaderboard import write_board
+from dadpo_bench.models import find, frozen, tokenizer_key, training
+from dadpo_bench.recipe import FIRST, Recipe
+from dadpo_bench.scores import save_scores
+from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
+from dadpo_bench.stages.divergences import divergences
+from dadpo_bench.stages.responses import Stored, collect_responses
+from dadpo_bench.stages.signals import Scored, check_teacher, collect_signals
+from dadpo_bench.stages.students import student_of, teacher_of, train
+from dadpo_bench.store import insert_missing, save_task, schema
+from dadpo_bench.tasks import Task, load_task
+from dadpo_bench.types import Example, JudgeContext, Pair
+
+SHARED_SEED = 0
+"""Seeds what all training seeds share: the teacher's responses."""
+
+TEACHER, STUDENT = "teacher", "student"
+
+
+class Stage(StrEnum):
+    """Where `--until` can stop."""
+
+    models = "models"
+    teacher_responses = "teacher-responses"
+    dsft = "dsft"
+    student_responses = "student-responses"
+    signals = "signals"
+    train = "train"
+    responses = "responses"
+    judge = "judge"
+    score = "score"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run was asked to do, checked before any work."""
+
+    recipe: Recipe
+    contestants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    judge: str
+    judge_settings: Mapping[str, Any]
+    train_task: Task
+    tasks: tuple[Task, ...]
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """dSFT, then the contestants asked for."""
+        return (FIRST, *(c for c in self.contestants if c != FIRST))
+
+
+def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int, judge: str | None) -> Plan:
+    """Check everything a user may have got wrong. Raises `UserError`; loads no weights."""
+    for contestant in contestants:
+        recipe.method_settings(contestant)
+    name = judge or recipe.judge
+    settings = recipe.judge_settings if name.partition(":")[0] == recipe.judge.partition(":")[0] else {}
+    check_judge(name, settings)
+    tasks = tuple(load_task(t, "heldout", choice.prompts) for t, choice in recipe.tasks.items())
+    train_task = load_task(recipe.prompts.task, "train", recipe.prompts.train)
+    if any(len(p.turns) != 1 for p in train_task.prompts):
+        raise UserError(f"training task '{train_task.name}': training prompts have one turn each")
+    for task in tasks:
+        shared = {p.key for p in task.prompts} & {p.key for p in train_task.prompts}
+        if shared:
+            raise UserError(f"task '{task.name}' shares {len(shared)} prompts with the training prompts")
+    if seeds < 1:
+        raise UserError("--seeds: at least 1")
+    return Plan(
+        recipe,
+        tuple(dict.fromkeys(contestants)),
+        tuple(range(recipe.seed, recipe.seed + seeds)),
+        name,
+        settings,
+        train_task,
+        tasks,
+    )
+
+
+@dataclass
+class _Run:
+    """State handed from stage to stage."""
+
+    bench: Bench
+    plan: Plan
+    id: int
+    positions: Iterator[int]
+    judge: OpenJudge
+    teacher: LocalModel
+    student: LocalModel
+    sampled: bool
+    taught: list[Stored] = field(default_factory=list)
+    models: dict[tuple[str, int], LocalModel] = field(default_factory=dict)
+    pairs: dict[int, list[Example]] = field(default_factory=dict)
+
+
+def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> None:
+    """Do what is owed of every stage up to `until`."""
+    recipe = plan.recipe
+    with bench.store.write() as session:
+        protocol = {"key": recipe.protocol_key, "name": recipe.name, "settings": recipe.protocol()}
+        insert_missing(session, schema.Protocol, [protocol])
+        for task in (plan.train_task, *plan.tasks):
+            save_task(session, task)
+        row = schema.Run(
+            protocol_key=recipe.protocol_key,
+            started=datetime.now(UTC),
+            arguments=dict(arguments),
+            recipe=recipe.model_dump(mode="json"),
+            environment=environment(),
+        )
+        session.add(row)
+        session.flush()
+        run_id = row.id
+    context = JudgeContext(find(recipe.teacher.model), recipe.teacher.chat_template)
+    judge = open_judge(bench, plan.judge, plan.judge_settings, context)
+    positions = iter(range(1000))
+    with _timed(bench, run_id, positions, Stage.models):
+        teacher = teacher_of(bench, recipe)
+        student = student_of(bench, recipe, plan.train_task.prompts)
+        sampled = tokenizer_key(teacher.directory) == tokenizer_key(student.directory)
+    state = _Run(bench, plan, run_id, positions, judge, teacher, student, sampled)
+    stages: dict[Stage, Callable[[_Run], None]] = {
+        Stage.teacher_responses: _teacher_responses,
+        Stage.dsft: _dsft,
+        Stage.student_responses: _student_responses,
+        Stage.signals: _signals,
+        Stage.train: _train,
+        Stage.responses: _responses,
+        Stage.judge: _judge,
+        Stage.score: _score,
+    }
+    for stage, work in stages.items():
+        if list(Stage).index(stage) <= list(Stage).index(until):
+            with _timed(bench, run_id, positions, stage):
+                work(state)
+    with bench.store.write() as session:
+        finished = session.get_one(schema.Run, run_id)
+        finished.finished = datetime.now(UTC)
+
+
+@contextmanager
+def _timed(bench: Bench, run_id: int, positions: Iterator[int], stage: Stage) -> Iterator[None]:
+    bench.reporter.say(f"{stage}")
+    began = time.monotonic()
+    yield
+    row = schema.StageTime(
+        run_id=run_id,
+        position=next(positions),
+        stage=str(stage),
+        seconds=time.monotonic() - began,
+        peak_bytes=peak_bytes(),
+    )
+    with bench.store.write() as session:
+        session.add(row)
+
+
+def peak_bytes() -> int:
+    """The process's peak resident memory so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _teacher_responses(run: _Run) -> None:
+    run.taught = collect_responses(
+        run.bench,
+        run.teacher,
+        run.plan.train_task.prompts,
+        run.plan.recipe.teacher_sampling,
+        SHARED_SEED,
+        "teacher's responses",
+    )
+
+
+def _trained(run: _Run, name: str, seed: int, start: LocalModel, examples: Sequence[Example]) -> LocalModel:
+    settings = run.plan.recipe.method_settings(name)
+    return train(run.bench, name, settings, start, run.teacher, examples, seed, sampled=run.sampled)
+
+
+def _lessons(run: _Run) -> list[Example]:
+    return [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in run.taught]
+
+
+def _dsft(run: _Run) -> None:
+    for seed in run.plan.seeds:
+        run.models[FIRST, seed] = _trained(run, FIRST, seed, run.student, _lessons(run))
+
+
+def _needs_pairs(run: _Run) -> set[str]:
+    """Signals that the contestants' preference methods read; empty where none of them learns from pairs."""
+    entries = [registry.methods[run.plan.recipe.methods[c].method] for c in run.plan.trained]
+    return {signal for e in entries if e.data == "pairs" for signal in e.signals or ("",)}
+
+
+def _student_responses(run: _Run) -> None:
+    if not _needs_pairs(run):
+        return
+    for seed in run.plan.seeds:
+        own = collect_responses(
+            run.bench,
+            run.models[FIRST, seed],
+            run.plan.train_task.prompts,
+            run.plan.recipe.student_sampling,
+            seed,
+            f"dSFT student's responses, seed {seed}",
+        )
+        run.pairs[seed] = [
+            Example(prompt=t.response.prompt, chosen=t.response.replies[0], rejected=s.response.replies[0])
+            for t, s in zip(run.taught, own, strict=True)
+        ]
+
+
+def _signals(run: _Run) -> None:
+    needed = _needs_pairs(run)
+    for seed, examples in run.pairs.items():
+        scored = [Scored(e.prompt, e.chosen, e.rejected) for e in examples if e.rejected is not None]
+        sources = {"reference": (run.models[FIRST, seed], training()), "teacher": (run.teacher, frozen())}
+        found: dict[str, list[Pair]] = {}
+        for name, (model, precision) in sources.items():
+            if name in needed:
+                found[name] = collect_signals(
+                    run.bench, model, scored, precision, sampled=run.sampled, label=f"{name} signals, seed {seed}"
+                )
+        run.pairs[seed] = [
+            e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items()}})
+            for i, e in enumerate(examples)
+        ]
+    if "teacher" in needed and run.pairs:
+        first = [Scored(e.prompt, e.chosen, e.chosen) for e in run.pairs[run.plan.seeds[0]]]
+        check_teacher(run.teacher, first, frozen(), sampled=run.sampled)
+
+
+def _train(run: _Run) -> None:
+    for seed in run.plan.seeds:
+        for name in run.plan.trained:
+            entry = registry.methods[run.plan.recipe.methods[name].method]
+            if entry.data == "pairs":
+                start = run.models[FIRST, seed]
+                examples = [
+                    e.model_copy(update={"signals": {s: e.signals[s] for s in entry.signals}})
+                    for e in run.pairs[seed]
+                ]
+            else:
+                start, examples = run.student, _lessons(run)
+            run.models[name, seed] = _trained(run, name, seed, start, examples)
+
+
+def _entrants(run: _Run) -> Iterator[tuple[str, str, int | None, Mapping[str, Any], LocalModel]]:
+    """(name, kind, seed, settings, model) of everybody who answers held-out prompts."""
+    yield TEACHER, TEACHER, None, {}, run.teacher
+    yield STUDENT, STUDENT, None, {}, run.student
+    for (name, seed), model in run.models.items():
+        yield name, "method", seed, run.plan.recipe.method_settings(name), model
+
+
+def _responses(run: _Run) -> None:
+    recipe, bench = run.plan.recipe, run.bench
+    evaluation = recipe.evaluation
+    for name, kind, seed, settings, model in _entrants(run):
+        label = name if seed is None else f"{name}, seed {seed}"
+        key = enter(bench, recipe.protocol_key, name, kind, seed, settings, model.key)
+        for task in run.plan.tasks:
+            drawn = collect_responses(
+                bench, model, task.prompts, evaluation.sampling, SHARED_SEED, f"{label}: {task.name}"
+            )
+            answer(bench, key, task, drawn)
+            if kind == TEACHER:
+                continue
+            prompts = task.prompts[: evaluation.kl_prompts]
+            limit = evaluation.sampling.max_new_tokens
+            kl = divergences(bench, model, run.teacher, prompts, limit, f"{label}: {task.name}")
+            if kl is not None:
+                with bench.store.write() as session:
+                    session.merge(
+                        schema.ContestantDivergence(
+                            contestant_key=key,
+                            task_key=task.key,
+                            from_teacher=kl.from_teacher,
+                            to_teacher=kl.to_teacher,
+                        )
+                    )
+
+
+def _keys(run: _Run) -> dict[tuple[str, int | None], str]:
+    recipe = run.plan.recipe
+    return {
+        (name, seed): enter(run.bench, recipe.protocol_key, name, kind, seed, settings, model.key)
+        for name, kind, seed, settings, model in _entrants(run)
+    }
+
+
+def _judge(run: _Run) -> None:
+    bench, recipe = run.bench, run.plan.recipe
+    keys = _keys(run)
+    matches: list[Match] = []
+    for task in run.plan.tasks:
+        given = {who: answers(bench, key, task) for who, key in keys.items()}
+        baseline = given[TEACHER, None]
+        for who, responses in given.items():
+            if who[0] != TEACHER:
+                matches += [(responses[p.key], baseline[p.key]) for p in task.prompts]
+    first, seed = run.plan.tasks[0], run.plan.seeds[0]
+    few = first.prompts[: recipe.evaluation.canary_prompts]
+    theirs, ours = (answers(bench, keys[who], first) for who in ((TEACHER, None), (FIRST, seed)))
+    canaries = enter_canaries(
+        bench, recipe.protocol_key, first, [theirs[p.key] for p in few], [ours[p.key] for p in few], seed
+    )
+    for responses in canaries.values():
+        matches += [(s, ours[s.response.prompt.key]) for s in responses]
+    unscored = ask(bench, run.judge, matches, f"judge {run.judge.name}")
+    if unscored:
+        reasons = sorted(set(unscored), key=unscored.count, reverse=True)
+        bench.reporter.say(f"  {len(unscored)} unscored ({'; '.join(reasons[:3])}); run again to ask once more")
+
+
+def _score(run: _Run) -> None:
+    save_scores(run.bench.store, run.plan.recipe.protocol_key, run.judge.key)
+    write_board(run.bench.store)

@@ -1,0 +1,284 @@
+"""From stored answers, ratings and verdicts to the rows of a board. Percent, nats and characters."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dadpo_bench import scoring
+from dadpo_bench.recipe import FIRST
+from dadpo_bench.store import Store, schema
+from dadpo_bench.types import Finish
+
+DRAWS = 10_000
+"""Bootstrap draws behind every interval."""
+
+SEED = 20250616
+"""Seeds the bootstrap: the same store gives the same numbers."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a board. Shares and rates are per cent; null where a column does not apply."""
+
+    contestant: str
+    task: str
+    judge: str
+    baseline: str
+    seeds: int
+    prompts: int
+    unscored: int
+    win_rate: float | None
+    standard_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    win_share: float | None
+    tie_share: float | None
+    loss_share: float | None
+    preference_rate: float | None
+    flip_rate: float | None
+    mean_length: float | None
+    """Characters of a response."""
+    cut_share: float | None
+    """Responses cut by the token limit."""
+    repetition: float | None
+    """Share of a response's word 4-grams that it had said before."""
+    kl_from_teacher: float | None
+    """KL(teacher‖contestant) on the teacher's samples, nats a token."""
+    kl_to_teacher: float | None
+    """KL(contestant‖teacher) on the contestant's samples, nats a token."""
+    half_scored: int
+    """Prompts with only one of two orders scored."""
+    per_seed: tuple[float, ...]
+    """Win rate of each training seed."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A contestant over its seeds."""
+
+    label: str
+    kind: str
+    contestants: tuple[schema.Contestant, ...]
+
+
+class Panel:
+    """One judge's view of one task under one protocol: outcomes of every entrant against a baseline."""
+
+    def __init__(self, session: Session, protocol_key: str, judge: schema.Judge, task: schema.Task) -> None:
+        self._session, self._judge, self.task = session, judge, task
+        query = (
+            select(schema.TaskPrompt.prompt_key)
+            .where(schema.TaskPrompt.task_key == task.key)
+            .order_by(schema.TaskPrompt.position)
+        )
+        self.prompts: list[str] = list(session.scalars(query))
+        everyone = session.scalars(
+            select(schema.Contestant)
+            .where(schema.Contestant.protocol_key == protocol_key)
+            .order_by(schema.Contestant.name, schema.Contestant.seed, schema.Contestant.key)
+        ).all()
+        self._answers = self._read_answers([c.key for c in everyone])
+        self.entrants = entrants([c for c in everyone if self._answers.get(c.key)])
+        self._teacher = next((c for c in everyone if c.kind == "teacher"), None)
+        self._ratings: dict[str, float] = {}
+        self._verdicts: dict[tuple[str, str], dict[str, float]] = {}
+        self._read_judgments()
+
+    def _read_answers(self, keys: Sequence[str]) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = defaultdict(dict)
+        query = select(schema.Answer).where(schema.Answer.task_key == self.task.key)
+        for row in self._session.scalars(query):
+            if row.contestant_key in keys:
+                found[row.contestant_key][row.prompt_key] = row.response_key
+        return found
+
+    def _read_judgments(self) -> None:
+        used = {response for given in self._answers.values() for response in given.values()}
+        if self._judge.kind == "pointwise":
+            query = select(schema.Rating).where(schema.Rating.judge_key == self._judge.key)
+            for rating in self._session.scalars(query):
+                if rating.value is not None and rating.response_key in used:
+                    self._ratings[rating.response_key] = rating.value
+            return
+        worth = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+        for verdict in self._session.scalars(
+            select(schema.Verdict).where(schema.Verdict.judge_key == self._judge.key)
+        ):
+            if verdict.outcome in worth:
+                pair = (verdict.contestant_response, verdict.baseline_response)
+                self._verdicts.setdefault(pair, {})[verdict.order] = worth[verdict.outcome]
+
+    def orders(self, entrant: Entrant) -> Floats:
+        """(seeds, prompts, orders) outcomes in [0, 1] against the entrant's baseline, NaN where unscored.
+
+        Canaries meet dSFT of their own seed, everybody else the teacher; prompts that a canary was not
+        given are left out.
+        """
+        prompts = self.prompts
+        if entrant.kind == "canary":
+            prompts = [p for p in prompts if p in self._answers[entrant.contestants[0].key]]
+        width = 1 if self._judge.kind == "pointwise" else 2
+        result = np.full((len(entrant.contestants), len(prompts), width), np.nan)
+        for s, contestant in enumerate(entrant.contestants):
+            ours, theirs = self._answers[contestant.key], self._answers.get(self._baseline(contestant), {})
+            for p, prompt in enumerate(prompts):
+                if prompt in ours and prompt in theirs:
+                    result[s, p] = self._outcome(ours[prompt], theirs[prompt])
+        return result
+
+    def _baseline(self, contestant: schema.Contestant) -> str:
+        if contestant.kind != "canary":
+            return self._teacher.key if self._teacher else ""
+        return next(
+            (
+                c.key
+                for e in self.entrants
+                for c in e.contestants
+                if e.kind == "method" and c.name == FIRST and c.seed == contestant.seed
+            ),
+            "",
+        )
+
+    def _outcome(self, ours: str, theirs: str) -> list[float]:
+        if self._judge.kind == "pointwise":
+            if ours not in self._ratings or theirs not in self._ratings:
+                return [np.nan]
+            return [0.5 + 0.5 * float(np.sign(self._ratings[ours] - self._ratings[theirs]))]
+        given = self._verdicts.get((ours, theirs), {})
+        return [given.get(order, np.nan) for order in ("ab", "ba")]
+
+    def row(self, entrant: Entrant) -> Row:
+        """The entrant's row."""
+        orders = self.orders(entrant)
+        counts = scoring.bootstrap_counts(orders.shape[1], DRAWS, SEED)
+        summary = asdict(scoring.summarise(orders, counts, seed=SEED))
+        known = {name: summary[name] for name in Row.__dataclass_fields__ if name in summary}
+        return Row(
+            contestant=entrant.label,
+            task=self.task.name,
+            judge=self._judge.name,
+            baseline=FIRST if entrant.kind == "canary" else "teacher",
+            **known,
+            **self._texts(entrant),
+            **self._divergence(entrant),
+        )
+
+    def _texts(self, entrant: Entrant) -> dict[str, float | None]:
+        keys = [k for c in entrant.contestants for k in self._answers[c.key].values()]
+        rows = [self._session.get_one(schema.Response, key) for key in keys]
+        texts = ["\n\n".join(reply["text"] for reply in row.replies) for row in rows]
+        cut = [any(reply["finish"] == Finish.length for reply in row.replies) for row in rows]
+        return {
+            "mean_length": float(np.mean([len(text) for text in texts])),
+            "cut_share": None if entrant.kind == "canary" else 100 * float(np.mean(cut)),
+            "repetition": repetition(texts),
+        }
+
+    def _divergence(self, entrant: Entrant) -> dict[str, float | None]:
+        rows = [
+            self._session.get(schema.ContestantDivergence, (c.key, self.task.key)) for c in entrant.contestants
+        ]
+        if any(row is None for row in rows):
+            return {"kl_from_teacher": None, "kl_to_teacher": None}
+        return {
+            "kl_from_teacher": float(np.mean([row.from_teacher for row in rows if row])),
+            "kl_to_teacher": float(np.mean([row.to_teacher for row in rows if row])),
+        }
+
+
+def repetition(texts: Iterable[str], size: int = 4) -> float | None:
+    """Per cent of word 4-grams that occurred before in the same text; None where no text has one."""
+    total = repeated = 0
+    for text in texts:
+        words = text.split()
+        grams = Counter(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
+        total += sum(grams.values())
+        repeated += sum(count - 1 for count in grams.values())
+    return 100 * repeated / total if total else None
+
+
+def entrants(contestants: Sequence[schema.Contestant], *, per_seed: bool = False) -> list[Entrant]:
+    """Contestants grouped over their seeds; equal names with other settings are told apart by those."""
+    by_name: dict[str, list[schema.Contestant]] = defaultdict(list)
+    for contestant in contestants:
+        by_name[contestant.name].append(contestant)
+    result = []
+    for name, same in by_name.items():
+        varying = _varying([c.settings for c in same])
+        groups: dict[str, list[schema.Contestant]] = defaultdict(list)
+        for contestant in same:
+            shown = ", ".join(f"{key}={contestant.settings.get(key)}" for key in varying)
+            label = f"{name} ({shown})" if shown else name
+            if per_seed and contestant.seed is not None and contestant.kind == "method":
+                label += f", seed {contestant.seed}"
+            groups[label].append(contestant)
+        result += [
+            Entrant(label, group[0].kind, tuple(sorted(group, key=lambda c: c.seed or 0)))
+            for label, group in groups.items()
+        ]
+    return result
+
+
+def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = sorted({key for s in settings for key in s})
+    return [key for key in keys if len({str(s.get(key)) for s in settings}) > 1]
+
+
+def panels(session: Session, protocol_key: str, judge_key: str) -> list[Panel]:
+    """A panel for every task that contestants of the protocol answered, in-domain first."""
+    judge = session.get_one(schema.Judge, judge_key)
+    query = (
+        select(schema.Task)
+        .join(schema.Answer, schema.Answer.task_key == schema.Task.key)
+        .join(schema.Contestant, schema.Contestant.key == schema.Answer.contestant_key)
+        .where(schema.Contestant.protocol_key == protocol_key)
+        .distinct()
+    )
+    tasks = sorted(session.scalars(query), key=lambda t: (t.domain, t.name))
+    return [Panel(session, protocol_key, judge, task) for task in tasks]
+
+
+def compute_rows(session: Session, protocol_key: str, judge_key: str) -> list[tuple[schema.Task, Row]]:
+    """Every row of a board section, canaries last; rows without any judged prompt are left out."""
+    rows = []
+    for panel in panels(session, protocol_key, judge_key):
+        for entrant in panel.entrants:
+            if entrant.kind != "teacher":
+                row = panel.row(entrant)
+                if row.prompts:
+                    rows.append((panel.task, row))
+    return rows
+
+
+def save_scores(store: Store, protocol_key: str, judge_key: str) -> None:
+    """Compute a section's rows anew and keep them, replacing the earlier ones."""
+    with store.write() as session:
+        rows = compute_rows(session, protocol_key, judge_key)
+        for old in session.scalars(
+            select(schema.Score).where(
+                schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key
+            )
+        ):
+            session.delete(old)
+        session.flush()
+        for task, row in rows:
+            session.add(
+                schema.Score(
+                    protocol_key=protocol_key,
+                    judge_key=judge_key,
+                    task_key=task.key,
+                    baseline=row.baseline,
+                    contestant=row.contestant,
+                    values=asdict(row),
+                )
+            )

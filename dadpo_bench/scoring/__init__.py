@@ -1,0 +1,38 @@
+"""Scores: pure functions from arrays of outcomes to the figures of a board."""
+
+from dadpo_bench.scoring.intervals import (
+    Difference,
+    bootstrap_counts,
+    bootstrap_means,
+    holm,
+    interval,
+    paired_difference,
+    sign_flip_p,
+)
+from dadpo_bench.scoring.outcomes import (
+    Shares,
+    flip_rate,
+    nanmean,
+    prompt_outcomes,
+    standard_error,
+    win_tie_loss,
+)
+from dadpo_bench.scoring.summary import Summary, summarise
+
+__all__ = [
+    "Difference",
+    "Shares",
+    "Summary",
+    "bootstrap_counts",
+    "bootstrap_means",
+    "flip_rate",
+    "holm",
+    "interval",
+    "nanmean",
+    "paired_difference",
+    "prompt_outcomes",
+    "sign_flip_p",
+    "standard_error",
+    "summarise",
+    "win_tie_loss",
+]

@@ -1,0 +1,127 @@
+"""Intervals and tests by resampling PROMPTS, never verdict rows. Seeded: the same data give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dadpo_bench.scoring.outcomes import Floats, nanmean
+
+Counts = NDArray[np.int16]
+
+_EXACT = 12
+"""Up to so many prompts the sign-flip test enumerates all flips."""
+
+_CHUNK = 2_000_000
+
+
+def bootstrap_counts(prompts: int, draws: int, seed: int) -> Counts:
+    """(draws, prompts): how often each prompt is drawn; one draw is shared by all methods."""
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((draws, prompts), dtype=np.int16)
+    if prompts:
+        for row in counts:
+            row[:] = np.bincount(rng.integers(0, prompts, prompts), minlength=prompts)
+    return counts
+
+
+def bootstrap_means(outcomes: Floats, counts: Counts, seed: int) -> Floats:
+    """(seeds, prompts) outcomes → (draws,) resampled means in the outcomes' unit.
+
+    Crossed: seeds and prompts are resampled independently, the same prompts under every seed. NaN outcomes
+    are left out and the rest weighs more; a draw of NaNs alone is NaN.
+    """
+    seeds, draws = outcomes.shape[0], counts.shape[0]
+    drawn = np.ones((draws, 1)) if seeds == 1 else bootstrap_counts(seeds, draws, seed + 1).astype(float)
+    known = ~np.isnan(outcomes)
+    values = np.where(known, outcomes, 0.0)
+    means = np.empty(draws)
+    step = max(1, _CHUNK // max(1, outcomes.shape[1]))
+    for start in range(0, draws, step):
+        rows = slice(start, start + step)
+        weights = counts[rows].astype(float)
+        total = ((weights @ values.T) * drawn[rows]).sum(1)
+        weight = ((weights @ known.T.astype(float)) * drawn[rows]).sum(1)
+        means[rows] = np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
+    return means
+
+
+def interval(outcomes: Floats, counts: Counts, seed: int) -> tuple[float, float] | None:
+    """(seeds, prompts) → 95 % percentile interval of the mean, per cent; None under two scored prompts."""
+    if (~np.isnan(outcomes).all(0)).sum() < 2:
+        return None
+    low, high = np.nanpercentile(bootstrap_means(outcomes, counts, seed), [2.5, 97.5])
+    return 100 * float(low), 100 * float(high)
+
+
+class Difference(NamedTuple):
+    """First minus second on shared prompts, percentage points."""
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    prompts: int
+
+
+def paired_difference(
+    first: Floats,
+    second: Floats,
+    counts: Counts,
+    *,
+    seed: int,
+    alternative: Literal["two-sided", "less"] = "two-sided",
+) -> Difference | None:
+    """Two (seeds, prompts) outcomes of the same prompts → their difference; None under two shared prompts.
+
+    With equal numbers of seeds the interval is crossed (seed s of one against seed s of the other), else
+    seeds are averaged first. The p-value flips the signs of per-prompt differences: `less` asks whether
+    the first is worse.
+    """
+    if first.shape[0] != second.shape[0]:
+        first, second = (nanmean(side, 0)[None] for side in (first, second))
+    gaps = first - second
+    by_prompt = nanmean(gaps, 0)
+    shared = by_prompt[~np.isnan(by_prompt)]
+    bounds = interval(gaps, counts, seed)
+    if bounds is None:
+        return None
+    p_value = sign_flip_p(shared, seed=seed, alternative=alternative)
+    return Difference(100 * float(shared.mean()), *bounds, p_value, len(shared))
+
+
+def sign_flip_p(
+    gaps: Floats, *, seed: int, draws: int = 10_000, alternative: Literal["two-sided", "less"] = "two-sided"
+) -> float:
+    """p-value of mean(gaps) = 0 by flipping signs: exact for few gaps, else sampled with the +1 correction."""
+    gaps = gaps[gaps != 0]
+    if not len(gaps):
+        return 1.0
+    exact = len(gaps) <= _EXACT
+    if exact:
+        bits = np.arange(2 ** len(gaps))[:, None] >> np.arange(len(gaps)) & 1
+    else:
+        bits = np.random.default_rng(seed).integers(0, 2, (draws, len(gaps)), dtype=np.int8)
+    flipped = (2.0 * bits - 1.0) @ gaps
+    observed = gaps.sum()
+    # The slack keeps rounding from deciding ties.
+    slack = 1e-9 * np.abs(gaps).sum()
+    if alternative == "less":
+        extreme = int((flipped <= observed + slack).sum())
+    else:
+        extreme = int((np.abs(flipped) >= abs(observed) - slack).sum())
+    return extreme / len(flipped) if exact else (extreme + 1) / (draws + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979), in the order given."""
+    order = np.argsort(np.asarray(p_values, dtype=float), kind="stable")
+    adjusted = [0.0] * len(p_values)
+    worst = 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = worst
+    return adjusted

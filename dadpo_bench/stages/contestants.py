@@ -1,0 +1,101 @@
+"""Who stands on a board, and which response each gave to which prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from dadpo_bench.canaries import CANARIES
+from dadpo_bench.stages.bench import Bench
+from dadpo_bench.stages.responses import Stored
+from dadpo_bench.store import insert_missing, schema
+from dadpo_bench.store.rows import to_response
+from dadpo_bench.tasks import Task
+from dadpo_bench.types import Prompt, content_key
+
+
+def enter(
+    bench: Bench,
+    protocol_key: str,
+    name: str,
+    kind: str,
+    seed: int | None,
+    settings: Mapping[str, Any],
+    model_key: str,
+) -> str:
+    """Note a contestant; returns its key, which its settings and seed are part of."""
+    key = content_key("contestant", protocol_key, name, kind, seed, dict(settings))
+    row = schema.Contestant(
+        key=key,
+        protocol_key=protocol_key,
+        name=name,
+        kind=kind,
+        seed=seed,
+        settings=dict(settings),
+        model_key=model_key,
+    )
+    with bench.store.write() as session:
+        session.merge(row)
+    return key
+
+
+def answer(bench: Bench, contestant_key: str, task: Task, responses: Sequence[Stored]) -> None:
+    """Note which responses a contestant gave to a task; an earlier set is replaced."""
+    with bench.store.write() as session:
+        for stored in responses:
+            session.merge(
+                schema.Answer(
+                    contestant_key=contestant_key,
+                    task_key=task.key,
+                    prompt_key=stored.response.prompt.key,
+                    response_key=stored.key,
+                )
+            )
+
+
+def answers(bench: Bench, contestant_key: str, task: Task) -> dict[str, Stored]:
+    """A contestant's responses to a task by prompt key."""
+    prompts: dict[str, Prompt] = {p.key: p for p in task.prompts}
+    query = (
+        select(schema.Response)
+        .join(schema.Answer, schema.Answer.response_key == schema.Response.key)
+        .where(schema.Answer.contestant_key == contestant_key, schema.Answer.task_key == task.key)
+    )
+    with bench.store.read() as session:
+        rows = session.scalars(query).all()
+        return {r.prompt_key: Stored(r.key, to_response(r, prompts[r.prompt_key])) for r in rows}
+
+
+def enter_canaries(
+    bench: Bench, protocol_key: str, task: Task, teacher: Sequence[Stored], baseline: Sequence[Stored], seed: int
+) -> dict[str, list[Stored]]:
+    """Make and note the canaries' responses to the prompts that `teacher` and `baseline` answered."""
+    made: dict[str, list[Stored]] = {}
+    for name, make in CANARIES.items():
+        model_key = f"canary:{name}"
+        responses = make([s.response for s in teacher], [s.response for s in baseline])
+        made[name] = [
+            Stored(content_key(model_key, r.prompt.key, [reply.text for reply in r.replies]), r)
+            for r in responses
+        ]
+        with bench.store.write() as session:
+            insert_missing(
+                session,
+                schema.Response,
+                (
+                    {
+                        "key": s.key,
+                        "batch_key": content_key(model_key),
+                        "model_key": model_key,
+                        "prompt_key": s.response.prompt.key,
+                        "sampling": {},
+                        "replies": [reply.model_dump(mode="json") for reply in s.response.replies],
+                    }
+                    for s in made[name]
+                ),
+            )
+        key = enter(bench, protocol_key, name, "canary", seed, {}, model_key)
+        answer(bench, key, task, made[name])
+    return made

@@ -1,0 +1,420 @@
+"""The chat judge against a scripted endpoint: what each answer and each failure becomes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import threading
+import time
+import traceback
+from contextlib import closing
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response, Verdict
+from judges.chat import PATIENCE, Chat, ChatConfig
+from judges.endpoint import _retry_after
+from tests.judges.scripted_server import Act, Script, ScriptedServer, fails, says, serving
+
+KEY = "sk-secret-0123456789"
+CONTEXT = JudgeContext(Path(), None)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def judge_of(server: ScriptedServer, **settings: Any) -> Chat:
+    defaults = {"model": "judge", "base_url": server.url, "backoff_seconds": 0.0, "attempts": 3}
+    return Chat(ChatConfig(**(defaults | settings)), CONTEXT)
+
+
+def comparison(name: str = "0", a: str = "good", b: str = "bad", order: Order = "ab") -> Comparison:
+    prompt = Prompt(id=name, turns=(f"Question {name}?",))
+    return Comparison(
+        contestant=Response(prompt=prompt, replies=(Reply(text=a),)),
+        baseline=Response(prompt=prompt, replies=(Reply(text=b),)),
+        order=order,
+    )
+
+
+def ask(script: Script | Act | list[Act], *comparisons: Comparison, **settings: Any) -> list[Verdict]:
+    with serving(script) as server:
+        found = dict(judge_of(server, **settings).judge(comparisons or [comparison()]))
+    return [found[index] for index in range(len(comparisons or [0]))]
+
+
+def unscored(reason: str) -> tuple[Outcome, str]:
+    return (Outcome.unscored, reason)
+
+
+def said(verdict: Verdict) -> tuple[Outcome, str]:
+    return (verdict.outcome, verdict.reason)
+
+
+def test_a_verdict_carries_what_was_said_who_said_it_and_what_it_cost() -> None:
+    (verdict,) = ask(says("A is right.\n[[A]]"))
+    assert verdict.outcome is Outcome.win
+    assert verdict.raw == "A is right.\n[[A]]"
+    assert verdict.resolved_model == "judge-2026-01-01"
+    assert verdict.tokens == 99
+    assert 0 < verdict.seconds < 30
+
+
+def test_the_first_shown_wins_in_both_orders_so_the_contestant_wins_once() -> None:
+    verdicts = ask(says("[[A]]"), comparison(order="ab"), comparison(order="ba"))
+    assert [v.outcome for v in verdicts] == [Outcome.win, Outcome.loss]
+
+
+def test_a_tie_is_a_tie() -> None:
+    assert ask(says("[[C]]"))[0].outcome is Outcome.tie
+
+
+def test_identical_responses_tie_without_a_call() -> None:
+    with serving(says("[[A]]")) as server:
+        found = list(judge_of(server).judge([comparison(a="same", b="same")]))
+    assert found == [(0, Verdict(outcome=Outcome.tie, reason="identical"))]
+    assert server.bodies == []
+
+
+def test_an_empty_response_is_judged() -> None:
+    assert ask(says("[[B]]"), comparison(a=""))[0].outcome is Outcome.loss
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (says("I cannot tell."), "unparsable"),
+        (says(":"), "unparsable"),
+        (says(""), "refused"),
+        (says(None), "refused"),
+        (says("[[A]]", finish="content_filter"), "refused"),
+        (says("", refusal="I will not compare these."), "refused"),
+        (says("[[A]]", refusal="No."), "refused"),
+        (says("Assistant A is", finish="length"), "too long"),
+        (says("", finish="length"), "too long"),
+        (Act(b'{"choices": ['), "unparsable"),
+        (Act(b"<html>gateway</html>", headers={"content-type": "text/html"}), "unparsable"),
+        (Act(b"[]"), "unparsable"),
+        (Act(b"{}"), "unparsable"),
+        (Act(b'{"choices": []}'), "unparsable"),
+        (Act(b'{"choices": [{}]}'), "unparsable"),
+        (Act(b'{"choices": [{"message": {"content": ["x"]}}]}'), "unparsable"),
+        (Act(b'{"choices": "x", "model": 3}'), "unparsable"),
+        (fails(400, "context_length_exceeded"), "too long"),
+        (fails(400, message="This model's maximum context length is 2048 tokens"), "too long"),
+        (fails(400, "content_filter"), "refused"),
+        (fails(400), "api error: BadRequestError 400"),
+        (fails(422), "api error: UnprocessableEntityError 422"),
+        (fails(429), "api error: RateLimitError 429"),
+        (fails(500), "api error: InternalServerError 500"),
+        (fails(503), "api error: InternalServerError 503"),
+        (Act(dropped=True), "api error: APIConnectionError"),
+    ],
+)
+def test_what_cannot_be_scored_says_why(act: Act, reason: str) -> None:
+    assert said(ask(act)[0]) == unscored(reason)
+
+
+def test_a_lean_answer_without_model_or_usage_is_read() -> None:
+    (verdict,) = ask(Act(b'{"choices": [{"message": {"content": "[[A]]"}}]}'))
+    assert (verdict.outcome, verdict.resolved_model, verdict.tokens) == (Outcome.win, "", 0)
+
+
+def test_a_verdict_before_the_cut_counts() -> None:
+    assert ask(says("[[B]] because", finish="length"))[0].outcome is Outcome.loss
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [fails(429, Retry_After="0"), fails(500), fails(408), Act(dropped=True)],
+    ids=["429", "500", "408", "drop"],
+)
+def test_passing_failures_are_tried_again(failure: Act) -> None:
+    assert ask([failure, failure, says("[[A]]")])[0].outcome is Outcome.win
+
+
+@pytest.mark.parametrize("failure", [fails(400), fails(422)], ids=["400", "422"])
+def test_failures_that_would_repeat_are_not_tried_again(failure: Act) -> None:
+    assert ask([failure])[0].outcome is Outcome.unscored
+
+
+def test_retry_after_is_honoured_in_full() -> None:
+    started = time.monotonic()
+    assert ask([fails(429, Retry_After="0.3"), says("[[A]]")])[0].outcome is Outcome.win
+    assert time.monotonic() - started >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("header", "low", "high"),
+    [("7", 7, 7), ("0.5", 0.5, 0.5), ("-3", 0, 0), (formatdate(time.time() + 3600, usegmt=True), 3000, 3700)],
+)
+def test_retry_after_is_seconds_or_a_date(header: str, low: float, high: float) -> None:
+    assert low <= (_retry_after(status_error(header)) or 0.0) <= high
+
+
+@pytest.mark.parametrize("header", ["", "soon", "1 2 3"])
+def test_a_retry_after_that_means_nothing_is_ignored(header: str) -> None:
+    assert _retry_after(status_error(header)) is None
+
+
+def status_error(retry_after: str) -> openai.APIStatusError:
+    import httpx2
+
+    request = httpx2.Request("POST", "http://127.0.0.1/")
+    response = httpx2.Response(429, headers={"retry-after": retry_after}, request=request)
+    return openai.RateLimitError("slow down", response=response, body=None)
+
+
+def test_a_slow_server_times_out() -> None:
+    assert said(ask(Act(held=True), timeout_seconds=0.05, attempts=2)[0]) == unscored(
+        "api error: TimeoutError"
+    )
+
+
+def test_one_slow_answer_holds_up_no_other() -> None:
+    def script(_: int, body: dict[str, Any]) -> Act:
+        return Act(held=True) if "Question 0?" in body["messages"][1]["content"] else says("[[A]]")
+
+    with serving(script) as server:
+        verdicts = judge_of(server, concurrency=2).judge([comparison(str(n)) for n in range(6)])
+        assert sorted(next(verdicts)[0] for _ in range(5)) == [1, 2, 3, 4, 5]
+        verdicts.close()
+
+
+def test_requests_in_flight_are_bounded() -> None:
+    barrier = threading.Barrier(3, timeout=10)
+
+    def script(_number: int, _body: dict[str, Any]) -> Act:
+        barrier.wait()  # passes only if three are in flight at once
+        return says("[[A]]")
+
+    with serving(script) as server:
+        assert len(list(judge_of(server, concurrency=3).judge([comparison(str(n)) for n in range(9)]))) == 9
+        assert server.most_open == 3
+
+
+def test_nothing_is_asked_before_the_first_verdict_is_wanted() -> None:
+    with serving(says("[[A]]")) as server:
+        judge_of(server).judge([comparison()])
+        assert not server.asked.wait(0.05)
+
+
+def test_the_request_is_what_the_config_says() -> None:
+    with serving(says("[[A]]")) as server:
+        list(judge_of(server, max_tokens=77).judge([comparison()]))
+    (body,) = server.bodies
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("judge", 0.0, 77)
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert all(text in body["messages"][1]["content"] for text in ("Question 0?", "good", "bad"))
+
+
+def test_no_temperature_is_sent_where_none_is_wanted() -> None:
+    with serving(says("[[A]]")) as server:
+        list(judge_of(server, temperature=None).judge([comparison()]))
+    assert "temperature" not in server.bodies[0]
+
+
+# --- one error for what no comparison can outlive ---
+
+
+@pytest.mark.parametrize(
+    ("act", "remedy"),
+    [
+        (fails(401), "check OPENAI_API_KEY"),
+        (fails(403), "may not use model 'judge'"),
+        (fails(404), "no model 'judge'"),
+        (fails(429, "insufficient_quota"), "quota is used up"),
+    ],
+)
+def test_a_permanent_refusal_ends_the_work_at_once_and_names_the_remedy(act: Act, remedy: str) -> None:
+    with serving(act) as server:
+        with pytest.raises(UserError, match=remedy) as caught:
+            list(judge_of(server, concurrency=1).judge([comparison(str(n)) for n in range(50)]))
+        assert len(server.bodies) == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_verdicts_before_a_permanent_refusal_stand() -> None:
+    def script(number: int, _: dict[str, Any]) -> Act:
+        return says("[[A]]") if number < 3 else fails(401)
+
+    with serving(script) as server:
+        verdicts = judge_of(server, concurrency=1).judge([comparison(str(n)) for n in range(9)])
+        assert [next(verdicts)[1].outcome for _ in range(3)] == [Outcome.win] * 3
+        with pytest.raises(UserError):
+            next(verdicts)
+
+
+def test_a_dead_endpoint_ends_the_work_after_so_many_failures_in_a_row() -> None:
+    with serving(fails(500)) as server:
+        verdicts = judge_of(server, attempts=1, concurrency=1).judge([comparison(str(n)) for n in range(99)])
+        seen = [next(verdicts)[1] for _ in range(PATIENCE)]
+        with pytest.raises(WorkError, match=r"8 comparisons in a row.*InternalServerError 500"):
+            next(verdicts)
+        assert len(server.bodies) == PATIENCE
+    assert {said(verdict) for verdict in seen} == {unscored("api error: InternalServerError 500")}
+
+
+def test_scattered_failures_do_not_end_the_work() -> None:
+    def script(number: int, _: dict[str, Any]) -> Act:
+        return says("[[A]]") if number % 5 == 0 else fails(500)
+
+    verdicts = ask(script, *(comparison(str(n)) for n in range(30)), attempts=1, concurrency=1)
+    assert sum(verdict.outcome is Outcome.win for verdict in verdicts) == 6
+
+
+# --- keys and addresses ---
+
+
+def test_without_a_key_nothing_starts_and_the_remedy_is_named() -> None:
+    with pytest.raises(UserError, match=re.escape("no API key: set OPENAI_API_KEY, or pass --judge pmi")):
+        Chat(ChatConfig(model="judge"), CONTEXT)
+
+
+def test_another_variable_may_hold_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"model": "judge", "base_url": "https://api.example.com/v1", "api_key_env": "EXAMPLE_KEY"}
+    with pytest.raises(UserError, match="set EXAMPLE_KEY"):
+        Chat(ChatConfig(**settings), CONTEXT)
+    monkeypatch.setenv("EXAMPLE_KEY", KEY)
+    Chat(ChatConfig(**settings), CONTEXT)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:9", "127.0.0.2"])
+def test_a_local_endpoint_needs_no_key(host: str) -> None:
+    Chat(ChatConfig(model="judge", base_url=f"http://{host}/v1"), CONTEXT)
+
+
+def test_the_base_url_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(says("[[A]]")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert len(list(judge_of(server, base_url="").judge([comparison()]))) == 1
+        assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://host/v1", "http://", f"https://user:{KEY}@host/v1", f"https://host/v1?key={KEY}",
+     "http://host:port/v1", "http://[::1/v1"],
+)  # fmt: skip
+def test_a_wrong_base_url_is_refused_without_repeating_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(UserError, match="base_url") as caught:
+        Chat(ChatConfig(model="judge", base_url=url), CONTEXT)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_no_header_may_carry_is_refused_without_repeating_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + "é")
+    with pytest.raises(UserError, match="set it again") as caught:
+        Chat(ChatConfig(model="judge"), CONTEXT)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_key_reaches_the_endpoint_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    echo = fails(401, message=f"Incorrect API key provided: {KEY}")
+    with serving(lambda number, _: says("[[A]]") if number == 0 else echo) as server:
+        judge = judge_of(server)
+        (verdict,) = [verdict for _, verdict in judge.judge([comparison()])]
+        with pytest.raises(UserError) as caught:
+            list(judge.judge([comparison()]))
+    assert server.keys == [f"Bearer {KEY}"] * 2
+    state = [vars(judge), vars(judge.endpoint), vars(judge.config), judge.identity(), verdict]
+    assert KEY not in repr(state) + repr(judge) + caplog.text
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_identity_holds_what_decides_a_verdict_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def identity(**settings: Any) -> str:
+        return json.dumps(Chat(ChatConfig(**({"model": "judge"} | settings)), CONTEXT).identity())
+
+    same = {
+        "concurrency": 1,
+        "timeout_seconds": 1,
+        "attempts": 1,
+        "backoff_seconds": 9,
+        "api_key_env": "OPENAI_API_KEY",
+    }
+    assert identity() == identity(**same)
+    local = {identity(base_url=f"http://{host}/v1") for host in ("127.0.0.1:1", "localhost:2")}
+    assert len(local) == 1
+    other = [
+        {"model": "x"},
+        {"temperature": 1},
+        {"temperature": None},
+        {"max_tokens": 9},
+        {"base_url": "http://h/v1"},
+    ]
+    assert len({identity(), *local, *(identity(**settings) for settings in other)}) == 7
+
+
+# --- a consumer that stops early ---
+
+
+def judge_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "judge"]
+
+
+def test_closing_early_cancels_open_requests_and_leaves_no_thread() -> None:
+    def script(number: int, _: dict[str, Any]) -> Act:
+        return says("[[A]]") if number == 0 else Act(held=True)
+
+    with serving(script) as server:
+        verdicts = judge_of(server, concurrency=4).judge([comparison(str(n)) for n in range(99)])
+        next(verdicts)
+        started = time.monotonic()
+        verdicts.close()
+        assert time.monotonic() - started < 5
+        assert len(server.bodies) <= 5
+    assert judge_threads() == []
+
+
+def test_an_error_of_the_consumer_comes_through() -> None:
+    def consume(judge: Chat) -> None:
+        with closing(judge.judge([comparison(str(n)) for n in range(20)])) as verdicts:
+            for _ in verdicts:
+                raise ZeroDivisionError
+
+    with serving(says("[[A]]")) as server, pytest.raises(ZeroDivisionError):
+        consume(judge_of(server))
+    assert judge_threads() == []
+
+
+def test_ctrl_c_while_waiting_ends_the_work() -> None:
+    def script(_number: int, _body: dict[str, Any]) -> Act:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Act(held=True)
+
+    with serving(script) as server:
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(judge_of(server, concurrency=1).judge([comparison()]))
+        assert time.monotonic() - started < 5
+    assert judge_threads() == []
+
+
+def test_it_works_inside_a_running_event_loop() -> None:
+    import asyncio
+
+    async def notebook() -> list[tuple[int, Verdict]]:
+        with serving(says("[[A]]")) as server:
+            return list(judge_of(server).judge([comparison()]))
+
+    assert asyncio.run(notebook())[0][1].outcome is Outcome.win
