@@ -1,8 +1,12 @@
-"""Which comparisons are owed, and asking a judge for them. What stayed unscored is kept with its reason and owed again."""
+"""Which comparisons are owed, and asking a judge for them.
+
+What stayed unscored is kept with its reason, counted as such, and owed again on the next run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -143,13 +147,15 @@ def _compare(bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: st
     with bench.reporter.bar(label, len(owed), "verdicts") as bar:
         if owed:
             asked = [Comparison(contestant=a.response, baseline=b.response, order=o) for a, b, o in owed]
-            for index, verdict in pairwise.judge(asked):
-                ours, theirs, order = owed[index]
-                with bench.store.write() as session:
-                    session.merge(_verdict_row(judge, ours.key, theirs.key, order, verdict))
-                if verdict.outcome is Outcome.unscored:
-                    reasons.append(verdict.reason)
-                bar.advance(note=f"{len(reasons)} unscored" if reasons else "")
+            # Closing cancels open requests at once where this loop ends early.
+            with closing(pairwise.judge(asked)) as verdicts:
+                for index, verdict in verdicts:
+                    ours, theirs, order = owed[index]
+                    with bench.store.write() as session:
+                        session.merge(_verdict_row(judge, ours.key, theirs.key, order, verdict))
+                    if verdict.outcome is Outcome.unscored:
+                        reasons.append(verdict.reason)
+                    bar.advance(note=f"{len(reasons)} unscored" if reasons else "")
     return reasons
 
 

@@ -1,4 +1,4 @@
-"""The board: stored scores as Markdown, byte-identical for the same store. Nothing here looks at the clock."""
+"""The board: stored scores as Markdown, byte-identical for the same store; the clock is never asked."""
 
 from __future__ import annotations
 
@@ -70,14 +70,21 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
     protocol = session.get_one(schema.Protocol, protocol_key)
     judge = session.get_one(schema.Judge, judge_key)
     scores = session.scalars(
-        select(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key)
+        select(schema.Score).where(
+            schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key
+        )
     ).all()
     tasks = {s.task_key: session.get_one(schema.Task, s.task_key) for s in scores}
     domains = {t.name: t.domain for t in sorted(tasks.values(), key=lambda t: (t.domain, t.name))}
     order = list(domains)
     rows = sorted(
         (dict(s.values) for s in scores),
-        key=lambda r: (r["baseline"] == FIRST, order.index(r["task"]), -(r["win_rate"] or 0), r["contestant"]),
+        key=lambda r: (
+            r["baseline"] == FIRST,
+            order.index(r["task"]),
+            -(r["win_rate"] or 0),
+            r["contestant"],
+        ),
     )
     return Section(
         protocol_key=protocol_key,
@@ -113,7 +120,8 @@ def _facts(
         f"teacher: {settings['teacher']['model']}",
         f"student: {student}",
         f"tasks: {'; '.join(counts)}",
-        f"judge: {judge.name}" + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
+        f"judge: {judge.name}"
+        + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
         "baseline: the teacher's response to the same prompt",
     ]
     if runs:
@@ -170,7 +178,9 @@ def _differences(session: Session, protocol_key: str, judge_key: str) -> list[Ce
         for first, second in combinations(sorted(outcomes), 2):
             difference = scoring.paired_difference(outcomes[first], outcomes[second], counts, seed=SEED)
             if difference is not None:
-                found.append({"task": panel.task.name, "first": first, "second": second, **difference._asdict()})
+                found.append(
+                    {"task": panel.task.name, "first": first, "second": second, **difference._asdict()}
+                )
     corrected = scoring.holm([f["p_value"] for f in found])
     return [{**f, "p_holm": p} for f, p in zip(found, corrected, strict=True)]
 
@@ -235,9 +245,10 @@ def _markdown(section: Section) -> list[str]:
     lines += [f"- **note**: {escape(warning)}" for warning in section.warnings] + [""]
     for task, domain in section.domains.items():
         lines += [f"### {escape(task)} ({domain}-domain), against the teacher", ""]
-        lines += table([name for name, _ in _COLUMNS], [
-            [cell(row) for _, cell in _COLUMNS] for row in section.board_rows if row["task"] == task
-        ])
+        lines += table(
+            [name for name, _ in _COLUMNS],
+            [[cell(row) for _, cell in _COLUMNS] for row in section.board_rows if row["task"] == task],
+        )
     if section.differences:
         lines += [
             "### Differences between methods",
@@ -261,7 +272,12 @@ def _markdown(section: Section) -> list[str]:
             ],
         )
     if section.canary_rows:
-        lines += ["### Canaries, against dSFT", "", "A usable judge ranks them low: upper bound below 50.", ""]
+        lines += [
+            "### Canaries, against dSFT",
+            "",
+            "A usable judge ranks them low: upper bound below 50.",
+            "",
+        ]
         columns = [(name, cell) for name, cell in _COLUMNS if name in _CANARY]
         lines += table(
             [*(name for name, _ in columns), "loses clearly"],

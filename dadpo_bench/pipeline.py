@@ -238,7 +238,12 @@ def _signals(run: _Run) -> None:
         for name, (model, precision) in sources.items():
             if name in needed:
                 found[name] = collect_signals(
-                    run.bench, model, scored, precision, sampled=run.sampled, label=f"{name} signals, seed {seed}"
+                    run.bench,
+                    model,
+                    scored,
+                    precision,
+                    sampled=run.sampled,
+                    label=f"{name} signals, seed {seed}",
                 )
         run.pairs[seed] = [
             e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items()}})
@@ -324,12 +329,14 @@ def _judge(run: _Run) -> None:
     canaries = enter_canaries(
         bench, recipe.protocol_key, first, [theirs[p.key] for p in few], [ours[p.key] for p in few], seed
     )
-    for responses in canaries.values():
-        matches += [(s, ours[s.response.prompt.key]) for s in responses]
+    for made in canaries.values():
+        matches += [(s, ours[s.response.prompt.key]) for s in made]
     unscored = ask(bench, run.judge, matches, f"judge {run.judge.name}")
     if unscored:
         reasons = sorted(set(unscored), key=unscored.count, reverse=True)
-        bench.reporter.say(f"  {len(unscored)} unscored ({'; '.join(reasons[:3])}); run again to ask once more")
+        bench.reporter.say(
+            f"  {len(unscored)} unscored ({'; '.join(reasons[:3])}); run again to ask once more"
+        )
 
 
 def _score(run: _Run) -> None:

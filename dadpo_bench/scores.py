@@ -168,9 +168,7 @@ class Panel:
             task=self.task.name,
             judge=self._judge.name,
             baseline=FIRST if entrant.kind == "canary" else "teacher",
-            **known,
-            **self._texts(entrant),
-            **self._divergence(entrant),
+            **{**known, **self._texts(entrant), **self._divergence(entrant)},
         )
 
     def _texts(self, entrant: Entrant) -> dict[str, float | None]:
@@ -186,7 +184,8 @@ class Panel:
 
     def _divergence(self, entrant: Entrant) -> dict[str, float | None]:
         rows = [
-            self._session.get(schema.ContestantDivergence, (c.key, self.task.key)) for c in entrant.contestants
+            self._session.get(schema.ContestantDivergence, (c.key, self.task.key))
+            for c in entrant.contestants
         ]
         if any(row is None for row in rows):
             return {"kl_from_teacher": None, "kl_to_teacher": None}
@@ -257,6 +256,17 @@ def compute_rows(session: Session, protocol_key: str, judge_key: str) -> list[tu
                 row = panel.row(entrant)
                 if row.prompts:
                     rows.append((panel.task, row))
+    return rows
+
+
+def rows_per_seed(session: Session) -> list[dict[str, Any]]:
+    """Rows of every scored section with each training seed apart; computed, not stored."""
+    query = select(schema.Score.protocol_key, schema.Score.judge_key).distinct()
+    rows = []
+    for protocol_key, judge_key in sorted(tuple(found) for found in session.execute(query)):
+        for panel in panels(session, protocol_key, judge_key):
+            everyone = [c for e in panel.entrants for c in e.contestants if e.kind != "teacher"]
+            rows += [asdict(panel.row(e)) for e in entrants(everyone, per_seed=True)]
     return rows
 
 

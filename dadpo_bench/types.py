@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -124,7 +124,7 @@ class Verdict(Value):
 
     outcome: Outcome
     reason: str = ""
-    """Why unscored: unparsable, refused, too long, api error, missing log-prob."""
+    """Why unscored: unparsable, refused, too long, api error, missing log-prob; or why without asking."""
     raw: str = ""
     """The judge's own words."""
     resolved_model: str = ""
@@ -177,7 +177,7 @@ class PairwiseJudge(Protocol):
         """All that decides a verdict (model, template sha256, sampling): the judge's key is made of it."""
         ...
 
-    def judge(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
+    def judge(self, comparisons: Sequence[Comparison]) -> Generator[tuple[int, Verdict]]:
         """Yield (index, verdict) as verdicts arrive, in any order, one for each comparison."""
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from pydantic import Field
 from dadpo_bench.errors import UserError
 from dadpo_bench.models.chat import ChatTokenizer
 from dadpo_bench.models.loading import find, load_model, load_tokenizer, weights_key
-from dadpo_bench.models.logprobs import SCORER_VERSION, SCORING_TOKENS, token_scores
+from dadpo_bench.models.logprobs import SCORER_VERSION, token_scores
 from dadpo_bench.models.precision import frozen
 from dadpo_bench.models.stream import Branching
 from dadpo_bench.types import JsonObject, JudgeContext, Message, Rating, Response, Value
@@ -56,8 +56,6 @@ class PmiConfig(LikelihoodConfig):
 
 
 Ids = tuple[int, ...]
-Scored = tuple[Ids, Ids]
-"""A prompt and a reply to it."""
 
 
 class Term(NamedTuple):
@@ -66,18 +64,6 @@ class Term(NamedTuple):
     prompt: Ids
     reply: Ids
     weights: tuple[float, ...]
-
-    @property
-    def scored(self) -> Scored:
-        """What the model is asked."""
-        return self.prompt, self.reply
-
-
-def _unique_tokens(terms: Sequence[Term], known: Container[Ids | Scored]) -> int:
-    """Tokens that `terms` add to a batch that holds the `known` prompts and replies already."""
-    prompts = {term.prompt for term in terms if term.prompt not in known}
-    replies = {term.scored for term in terms if term.scored not in known}
-    return sum(map(len, prompts)) + sum(len(reply) for _, reply in replies)
 
 
 class _Likelihood(ABC):
@@ -101,17 +87,15 @@ class _Likelihood(ABC):
         }
 
     def rate(self, responses: Sequence[Response]) -> Iterator[tuple[int, Rating]]:
-        """Yield ratings in nats a token, batch by batch, responses to one prompt together.
+        """Yield ratings in nats a token, one response after another.
 
-        A rating is None where no token can be scored or a log-prob is not finite. Equal responses of one
-        call are scored once and rate exactly the same. In another call, beside others, a response may rate
-        a little otherwise: log-probs shift with the shape of a batch (seen: by up to 0.04 in bf16).
+        A rating is a function of its response alone: log-probs shift with the shape of a batch (seen: by up
+        to 0.04 in bf16), so responses never share one, and a resumed run rates as an uninterrupted one.
+        A rating is None where no token can be scored or a log-prob is not finite.
         Raises `UserError` where the scoring model is missing, has no chat template, or a shorter context.
         """
-        for batch in self._batches(responses):
-            scores = self._scores([term for terms in batch.values() for term in terms])
-            for index, terms in batch.items():
-                yield index, self._rating(responses[index], terms, scores)
+        for index, response in enumerate(responses):
+            yield index, self._rating(response)
 
     @abstractmethod
     def terms(self, response: Response) -> list[Term]:
@@ -160,58 +144,16 @@ class _Likelihood(ABC):
             if ids := self.text_ids(text)[: self._config.max_tokens]:
                 yield response.prompt.messages(texts[:turn]), tuple(ids)
 
-    def _batches(self, responses: Sequence[Response]) -> Iterator[Mapping[int, list[Term]]]:
-        """Terms by index of response, in batches of about `SCORING_TOKENS` unique tokens."""
-        # The stream has no padding: what saves work is not equal length but an equal prompt (measured with
-        # seven short responses to each prompt: 4.5 s where one response at a time took 8.0 s).
-        order = sorted(
-            range(len(responses)),
-            key=lambda i: (responses[i].prompt.key, [reply.text for reply in responses[i].replies]),
-        )
-        batch: dict[int, list[Term]] = {}
-        known: set[Ids | Scored] = set()
-        tokens = 0
-        for index in order:
-            terms = self.terms(responses[index])
-            added = _unique_tokens(terms, known)
-            if added and batch and tokens + added > SCORING_TOKENS:
-                yield batch
-                batch, known, tokens = {}, set(), 0
-                added = _unique_tokens(terms, known)
-            batch[index] = terms
-            tokens += added
-            for term in terms:
-                known |= {term.prompt, term.scored}
-        if batch:
-            yield batch
-
-    def _scores(self, terms: Sequence[Term]) -> dict[Scored, list[float]]:
-        """Token log-probs, nats, of every distinct reply to every distinct prompt."""
-        replies: dict[Ids, dict[Ids, None]] = {}
-        for term in terms:
-            replies.setdefault(term.prompt, {})[term.reply] = None
-        if not replies:
-            return {}
-        branchings = [Branching(prompt, list(ys)) for prompt, ys in replies.items()]
-        scores = token_scores(self._model, branchings, frozen())
-        return {
-            (prompt, reply): row
-            for (prompt, ys), rows in zip(replies.items(), scores, strict=True)
-            for reply, row in zip(ys, rows, strict=True)
-        }
-
-    def _rating(
-        self,
-        response: Response,
-        terms: Sequence[Term],
-        scores: Mapping[Scored, list[float]],
-    ) -> Rating:
+    def _rating(self, response: Response) -> Rating:
+        terms = self.terms(response)
         if not terms:
             return self.without_terms(response)
+        branchings = [Branching(term.prompt, [term.reply]) for term in terms]
+        scores = token_scores(self._model, branchings, frozen())
         value = math.fsum(
             weight * score
-            for term in terms
-            for weight, score in zip(term.weights, scores[term.scored], strict=True)
+            for term, (row,) in zip(terms, scores, strict=True)
+            for weight, score in zip(term.weights, row, strict=True)
         )
         return Rating(value=value) if math.isfinite(value) else Rating(value=None, reason="missing log-prob")
 

@@ -63,7 +63,9 @@ def _fields(config: type[BaseModel]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "type": str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__),
+            "type": str(
+                field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__
+            ),
             "default": None if field.is_required() else field.get_default(call_default_factory=True),
             "description": field.description or "",
         }

@@ -18,7 +18,7 @@ from dadpo_bench.store import REFERENCE, Store, open_store, schema
 
 
 def show_result(console: Console, store: Store, protocol_key: str, judge: str, *, as_json: bool) -> None:
-    """The section that was just scored, then the reference's rows of the same protocol where they are at hand."""
+    """The section just scored, with the reference's rows of the same protocol where they are at hand."""
     own = _sections(store, protocol_key, judge)
     reference = _reference(store, protocol_key, judge)
     if as_json:
@@ -30,7 +30,11 @@ def show_result(console: Console, store: Store, protocol_key: str, judge: str, *
         for warning in section.warnings:
             console.print(f"  {warning}", markup=False, highlight=False)
     console.print()
-    for label, path in (("board", store.board), ("store", Path(store.name)), ("checkpoints", store.artefacts)):
+    for label, path in (
+        ("board", store.board),
+        ("store", Path(store.name)),
+        ("checkpoints", store.artefacts),
+    ):
         console.print(f"{label:<12} {relative(path)}", markup=False, highlight=False, soft_wrap=True)
     for name, place in _checkpoints(store, protocol_key):
         console.print(f"  {name:<10} {relative(place)}", markup=False, highlight=False, soft_wrap=True)
@@ -69,38 +73,58 @@ def _checkpoints(store: Store, protocol_key: str) -> list[tuple[str, Path]]:
         .order_by(schema.Contestant.name, schema.Contestant.seed)
     )
     with store.read() as session:
-        found = [(name, store.artefacts / f"{name}-seed{seed}-{key[:8]}") for name, seed, key in session.execute(query)]
+        found = [
+            (name, store.artefacts / f"{name}-seed{seed}-{key[:8]}")
+            for name, seed, key in session.execute(query)
+        ]
     return [(name, place) for name, place in found if place.is_dir()]
 
 
 def _table(section: Section, reference: Sequence[Section]) -> Table:
-    kind = "proxy, not a preference judgment" if section.proxy else "LLM judge"
-    table = Table(title=f"{section.recipe}: win rate against the teacher, % (judge: {section.judge}, {kind})")
-    table.add_column("task", style="bold")
-    table.add_column("method")
-    for name in ("win rate", "95 % interval", "preference", "flips", "unscored", "length", "KL", "seeds"):
-        table.add_column(name, justify="right")
-    tasks = list(dict.fromkeys(row["task"] for row in section.board_rows))
-    for task in tasks:
-        for row in section.board_rows:
-            if row["task"] == task:
-                table.add_row(f"{task} ({section.domains[task]})", row["contestant"], *_cells(row))
-        for other in reference:
-            for row in other.board_rows:
-                if row["task"] == task:
-                    table.add_row("  reference", row["contestant"], *_cells(row), style="dim")
+    kind = "a proxy, not a preference judgment" if section.proxy else "an LLM judge"
+    table = Table(
+        title=f"{section.recipe}: win rate against the teacher, % with 95 % interval\njudge {section.judge}, {kind}",
+        caption=f"preference, flips, length, KL from teacher: {' / '.join(section.domains)}",
+        padding=(0, 0),
+    )
+    table.add_column("method", style="bold", no_wrap=True)
+    for task, domain in section.domains.items():
+        table.add_column(f"{task}\n({domain}-domain)", no_wrap=True)
+    for name in ("prefer-\nence", "flips", "un-\nscored", "length", "KL"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in _by_contestant(section):
+        table.add_row(row[0]["contestant"], *_cells(row, section))
+    for other in reference:
         table.add_section()
+        for row in _by_contestant(other):
+            table.add_row(f"{row[0]['contestant']} (ref., {row[0]['seeds']} seeds)", *_cells(row, section), style="dim")
     return table
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _by_contestant(section: Section) -> list[list[dict[str, Any]]]:
+    names = dict.fromkeys(row["contestant"] for row in section.board_rows)
+    return [[row for row in section.board_rows if row["contestant"] == name] for name in names]
+
+
+def _cells(rows: Sequence[dict[str, Any]], section: Section) -> list[str]:
+    by_task = {row["task"]: row for row in rows}
+    given = [by_task[task] for task in section.domains if task in by_task]
+
+    def joined(name: str, digits: int, *, sign: bool = False) -> str:
+        values = [number(row[name], digits, sign=sign) for row in given]
+        return "–" if set(values) == {"–"} else "/".join(values)
+
+    rates = [
+        f"{number(row['win_rate'])} ({number(row['ci_low'], 0)}–{number(row['ci_high'], 0)})"
+        if (row := by_task.get(task))
+        else "–"
+        for task in section.domains
+    ]
     return [
-        number(row["win_rate"]),
-        f"{number(row['ci_low'])} – {number(row['ci_high'])}",
-        number(row["preference_rate"], sign=True),
-        number(row["flip_rate"]),
-        str(row["unscored"]),
-        number(row["mean_length"], 0),
-        number(row["kl_from_teacher"], 3),
-        str(row["seeds"]),
+        *rates,
+        joined("preference_rate", 0, sign=True),
+        joined("flip_rate", 0),
+        str(sum(row["unscored"] for row in given)),
+        joined("mean_length", 0),
+        joined("kl_from_teacher", 2),
     ]

@@ -31,25 +31,33 @@ Examples:
 
 def run(
     methods: Annotated[
-        list[str], typer.Argument(metavar="METHOD...", help="Contestants of the recipe: dadpo, dpo, kd, sft, …")
+        list[str],
+        typer.Argument(metavar="METHOD...", help="Contestants of the recipe: dadpo, dpo, kd, sft, …"),
     ],
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a YAML file.")] = DEFAULT_RECIPE,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting (dotted key).")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting (dotted key)."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds a method.")] = 1,
     judge: Annotated[
-        str | None, typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o.")
+        str | None,
+        typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o."),
     ] = None,
-    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop behind this stage (see --dry-run).")] = "score",
+    until: Annotated[
+        str, typer.Option(metavar="STAGE", help="Stop behind this stage (see --dry-run).")
+    ] = "score",
     store: StoreOption = STORE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
     chosen = load_recipe(recipe, changes or [])
     # Imports torch: after every mistake that can be told without it.
+    from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
     from dadpo_bench.estimate import estimate, show_estimate
     from dadpo_bench.pipeline import Stage, make_plan
@@ -58,7 +66,6 @@ def run(
     from dadpo_bench.registry import unknown
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
-    from dadpo_bench.cli.result import show_result
 
     if until not in Stage.__members__.values():
         raise typer.BadParameter(unknown("stage", until, [str(s) for s in Stage]))
@@ -73,7 +80,13 @@ def run(
         return
     opened = open_store(store)
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
-    arguments = {"methods": methods, "recipe": recipe, "set": changes or [], "seeds": seeds, "judge": plan.judge}
+    arguments = {
+        "methods": methods,
+        "recipe": recipe,
+        "set": changes or [],
+        "seeds": seeds,
+        "judge": plan.judge,
+    }
     with reporter.running():
         run_stages(Bench(opened, LocalEngine(), reporter), plan, arguments, Stage(until))
     if Stage(until) is Stage.score:

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -53,7 +54,7 @@ def _convert(source: Path, target: Path) -> None:
 
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
-    config = loaded.config
+    config: Any = loaded.config
     del config.quantization_config
     config._name_or_path = NAME
     # A model loaded from GGUF refuses save_pretrained: its weights go into a fresh one.

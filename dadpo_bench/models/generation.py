@@ -79,7 +79,7 @@ def _settings(sampling: Sampling, stops: set[int], pad_id: int) -> Any:
     greedy = sampling.temperature == 0
     warped = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     # A fresh config: a checkpoint's own generation defaults must not reach the samples.
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=not greedy,
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=sorted(stops),

@@ -124,7 +124,7 @@ def load_model(directory: Path, precision: Precision) -> Any:
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=precision.weights)
+        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=precision.weights)
     return model.to(device()).eval()
 
 
@@ -136,10 +136,10 @@ def quiet_transformers() -> Iterator[None]:
     logger = logging.getLogger("transformers")
     level, bars = logger.level, library.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
-    library.disable_progress_bar()
+    library.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logger.setLevel(level)
         if bars:
-            library.enable_progress_bar()
+            library.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -32,12 +32,12 @@ def pruned_width(config: Any, parameters: int, ratio: float) -> int:
 
     Raises `UserError` where no multiple of 64 does, naming the nearest ratios that exist.
     """
-    per_unit = 3 * config.hidden_size * config.num_hidden_layers
-    width = config.intermediate_size - ratio * parameters / per_unit
+    per_unit: int = 3 * config.hidden_size * config.num_hidden_layers
+    width: float = config.intermediate_size - ratio * parameters / per_unit
     nearest = max(MULTIPLE, round(width / MULTIPLE) * MULTIPLE)
 
     def removed(kept: int) -> float:
-        return (config.intermediate_size - kept) * per_unit / parameters
+        return float((config.intermediate_size - kept) * per_unit / parameters)
 
     if abs(removed(nearest) - ratio) > 0.005 or nearest >= config.intermediate_size:
         step = range(MULTIPLE, config.intermediate_size, MULTIPLE)

@@ -8,6 +8,7 @@ transformers' `AttentionInterface`: prompt + y₁ causal, queries of y₂ over p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def segment_attention(
     for start, fork, ends in segments:
         whole = slice(start, ends[0])
         attend(query[:, :, whole], key[:, :, whole], value[:, :, whole], None)
-        for begin, end in zip(ends, ends[1:], strict=False):
+        for begin, end in itertools.pairwise(ends):
             k = torch.cat((key[:, :, start:fork], key[:, :, begin:end]), 2)
             v = torch.cat((value[:, :, start:fork], value[:, :, begin:end]), 2)
             visible = torch.ones(end - begin, k.shape[2], dtype=torch.bool, device=k.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,14 +51,14 @@ def summarise(orders: Floats, counts: Counts, *, seed: int) -> Summary:
     by_prompt = nanmean(by_seed, 0)
     scored = int((~np.isnan(by_prompt)).sum())
     known_orders = (~np.isnan(orders)).sum(-1)
-    cells = {
+    cells: dict[str, Any] = {
         "seeds": orders.shape[0],
         "prompts": scored,
         "unscored": int((known_orders == 0).sum()),
         "half_scored": int((known_orders == 1).sum()) if orders.shape[-1] == 2 else 0,
     }
     if not scored:
-        return Summary(**cells, **dict.fromkeys(_RATES), per_seed=())
+        return Summary(**{**cells, **dict.fromkeys(_RATES)}, per_seed=())
     shares = win_tie_loss(by_prompt)
     bounds = interval(by_seed, counts, seed)
     return Summary(

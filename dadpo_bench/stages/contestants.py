@@ -69,7 +69,12 @@ def answers(bench: Bench, contestant_key: str, task: Task) -> dict[str, Stored]:
 
 
 def enter_canaries(
-    bench: Bench, protocol_key: str, task: Task, teacher: Sequence[Stored], baseline: Sequence[Stored], seed: int
+    bench: Bench,
+    protocol_key: str,
+    task: Task,
+    teacher: Sequence[Stored],
+    baseline: Sequence[Stored],
+    seed: int,
 ) -> dict[str, list[Stored]]:
     """Make and note the canaries' responses to the prompts that `teacher` and `baseline` answered."""
     made: dict[str, list[Stored]] = {}

@@ -54,16 +54,14 @@ def divergences(
 
     for direction, total in bench.engine.map(make, [d for d in directions if d.key not in totals]):
         with bench.store.write() as session:
-            row = {"key": direction.key, "nats": total.nats, "tokens": total.tokens}
-            insert_missing(session, schema.Divergence, [row])
+            fresh = {"key": direction.key, "nats": total.nats, "tokens": total.tokens}
+            insert_missing(session, schema.Divergence, [fresh])
         totals[direction.key] = total
     rates = [totals[d.key].nats / totals[d.key].tokens for d in directions]
     return Kl(from_teacher=rates[0], to_teacher=rates[1])
 
 
-def _direction(
-    model: LocalModel, teacher: LocalModel, drawn: Sequence[Stored], reverse: bool
-) -> _Direction:
+def _direction(model: LocalModel, teacher: LocalModel, drawn: Sequence[Stored], reverse: bool) -> _Direction:
     tokenizer = chat_tokenizer(str(teacher.directory), teacher.chat_template)
     samples = tuple(
         tokenizer.branching(s.response.prompt, [s.response.replies[0]], sampled=True) for s in drawn

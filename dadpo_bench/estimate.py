@@ -1,0 +1,125 @@
+"""`--dry-run`: the stages with their sizes, and the time they take where the machine's rates are known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from dadpo_bench import registry
+from dadpo_bench.models.embedded import NAME
+from dadpo_bench.models.precision import compute_dtype, device
+from dadpo_bench.pipeline import Plan, Stage
+from dadpo_bench.types import Prompt
+
+_CHARACTERS = 4.5
+"""Characters of an English token, and the template's tokens of a turn: enough for an estimate."""
+_TEMPLATE = 30
+_FILLED = 0.85
+"""Share of the new-token limit that a reply uses on average."""
+
+
+class Rates(NamedTuple):
+    """Tokens a second of the embedded model on two cores (design figures, rounded down)."""
+
+    generate: float
+    forward: float
+    train: float
+
+
+_CPU = {"torch.bfloat16": Rates(250, 900, 200), "torch.float32": Rates(95, 400, 125)}
+
+
+class Cost(NamedTuple):
+    """What one stage has to do from nothing."""
+
+    stage: str
+    items: int
+    unit: str
+    tokens: int
+    seconds: float | None
+    """None where the rate of this model on this machine is not known."""
+
+
+def estimate(plan: Plan) -> list[Cost]:
+    """Sizes of every stage of a run that finds nothing done; loads no weights."""
+    recipe = plan.recipe
+    known = recipe.teacher.model == NAME and device().type == "cpu"
+    rates = _CPU[str(compute_dtype())] if known else None
+    seeds, train = len(plan.seeds), plan.train_task.prompts
+    asked = sum(map(_prompt_tokens, train))
+    taught = int(len(train) * recipe.teacher_sampling.max_new_tokens * _FILLED)
+    own = int(len(train) * recipe.student_sampling.max_new_tokens * _FILLED)
+    entries = {c: registry.methods[recipe.methods[c].method] for c in plan.trained}
+    paired = [c for c, entry in entries.items() if entry.data == "pairs"]
+    pairs = asked + taught + own if paired else 0
+
+    def trained(name: str) -> int:
+        settings = recipe.method_settings(name)
+        length = pairs if name in paired else asked + taught
+        # A resident teacher's forward pass costs about a third of the student's step.
+        factor = 1.35 if "teacher_logits" in entries[name].signals else 1.0
+        return int(length * settings.get("epochs", 1) * factor * seeds)
+
+    held_out = sum(_replies(task.prompts, recipe.evaluation.sampling.max_new_tokens) for task in plan.tasks)
+    entrants = 2 + len(plan.trained) * seeds
+    kl_prompts = sum(min(recipe.evaluation.kl_prompts, len(task.prompts)) for task in plan.tasks)
+    kl_tokens = int(kl_prompts * recipe.evaluation.sampling.max_new_tokens * _FILLED) * entrants
+    judged = sum(len(task.prompts) for task in plan.tasks) * entrants + 8 * recipe.evaluation.canary_prompts
+    rating = 2 * held_out * entrants + judged * 90
+    stages = [
+        (Stage.teacher_responses, len(train), "responses", taught, "generate"),
+        (Stage.dsft, seeds, "trainings", trained("sft"), "train"),
+        (Stage.student_responses, len(train) * seeds, "responses", own * seeds if paired else 0, "generate"),
+        (Stage.signals, len(train) * seeds, "pairs", 2 * pairs * seeds, "forward"),
+        (
+            Stage.train,
+            seeds * (len(plan.trained) - 1),
+            "trainings",
+            sum(map(trained, plan.trained[1:])),
+            "train",
+        ),
+        (Stage.responses, judged, "responses", held_out * entrants + kl_tokens, "generate"),
+        (Stage.judge, judged, "judgments", rating, "forward"),
+    ]
+    return [
+        Cost(
+            str(stage), items if tokens else 0, unit, tokens, tokens / getattr(rates, rate) if rates else None
+        )
+        for stage, items, unit, tokens, rate in stages
+    ]
+
+
+def _prompt_tokens(prompt: Prompt) -> int:
+    return int(sum(map(len, prompt.turns)) / _CHARACTERS) + _TEMPLATE
+
+
+def _replies(prompts: tuple[Prompt, ...], limit: int) -> int:
+    return int(sum(len(p.turns) for p in prompts) * limit * _FILLED)
+
+
+def show_estimate(console: Console, plan: Plan, costs: list[Cost]) -> None:
+    """The table and the sum."""
+    recipe = plan.recipe
+    table = Table(title=f"{recipe.name}: what a run that finds nothing done would do")
+    for name in ("stage", "items", "tokens", "minutes"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for cost in costs:
+        minutes = "–" if cost.seconds is None else f"{cost.seconds / 60:.1f}"
+        table.add_row(cost.stage, f"{cost.items:,} {cost.unit}", f"{cost.tokens:,}", minutes)
+    console.print(table)
+    facts = [
+        f"contestants: teacher, student, {', '.join(plan.trained)}; seeds: {', '.join(map(str, plan.seeds))}",
+        f"tasks: {', '.join(f'{t.name} ({len(t.prompts)} prompts)' for t in plan.tasks)}; judge: {plan.judge}",
+        f"arithmetic: {str(compute_dtype()).removeprefix('torch.')} on {device().type}",
+    ]
+    seconds = [c.seconds for c in costs if c.seconds is not None]
+    if seconds:
+        facts.append(
+            f"about {sum(seconds) / 60:.0f} minutes on two cores; what is in the store is not done again"
+        )
+    else:
+        facts.append("no time: the rates of this model on this machine are not known")
+    for fact in facts:
+        console.print(fact, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,130 @@
+"""`check`: has a stored result got worse by more than chance? One-sided, paired by prompt, Holm-corrected."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dadpo_bench import scoring
+from dadpo_bench.errors import UserError
+from dadpo_bench.leaderboard import number
+from dadpo_bench.scores import DRAWS, SEED, panels
+from dadpo_bench.scoring.outcomes import Floats
+from dadpo_bench.store import Store, schema
+
+_Row = tuple[str, str, str, str]
+"""Recipe, judge, task and contestant."""
+
+
+class Compared(NamedTuple):
+    """One row that both stores have."""
+
+    recipe: str
+    judge: str
+    task: str
+    contestant: str
+    prompts: int
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    dropped: bool
+    """Whether the drop is proven at the level asked for."""
+
+
+def compare_stores(new: Store, old: Store, alpha: float) -> list[Compared]:
+    """Every row that both stores have, paired by prompt; seeds are averaged before they are compared.
+
+    Raises `UserError` where the stores share no row.
+    """
+    fresh, stored = _outcomes(new), _outcomes(old)
+    raw: list[tuple[_Row, float, float, scoring.Difference]] = []
+    for row in sorted(fresh.keys() & stored.keys()):
+        prompts = [p for p in stored[row] if p in fresh[row]]
+        after, before = (np.array([[side[row][p] for p in prompts]]) for side in (fresh, stored))
+        counts = scoring.bootstrap_counts(len(prompts), DRAWS, SEED)
+        found = scoring.paired_difference(after, before, counts, seed=SEED, alternative="less")
+        if found is not None:
+            raw.append((row, 100 * float(np.nanmean(before)), 100 * float(np.nanmean(after)), found))
+    if not raw:
+        raise UserError(
+            f"{new.name} and {old.name} share no row: same recipe, judge, task and contestant are needed"
+        )
+    corrected = scoring.holm([found.p_value for *_, found in raw])
+    return [
+        Compared(
+            *row,
+            prompts=found.prompts,
+            before=before,
+            after=after,
+            difference=found.estimate,
+            low=found.low,
+            high=found.high,
+            p_value=found.p_value,
+            p_holm=p,
+            dropped=p < alpha,
+        )
+        for (row, before, after, found), p in zip(raw, corrected, strict=True)
+    ]
+
+
+def _outcomes(store: Store) -> dict[_Row, dict[str, float]]:
+    """Outcome of every prompt, averaged over seeds, for each row of the store."""
+    found: dict[_Row, dict[str, float]] = {}
+    with store.read() as session:
+        for protocol, judge in _scored(session):
+            for panel in panels(session, protocol.key, judge.key):
+                for entrant in panel.entrants:
+                    if entrant.kind not in ("method", "student"):
+                        continue
+                    outcomes: Floats = scoring.nanmean(scoring.prompt_outcomes(panel.orders(entrant)), 0)
+                    row = (protocol.name, judge.name, panel.task.name, entrant.label)
+                    given = {
+                        p: float(o) for p, o in zip(panel.prompts, outcomes, strict=True) if not np.isnan(o)
+                    }
+                    if given:
+                        found[row] = given
+    return found
+
+
+def _scored(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:
+    query = select(schema.Score.protocol_key, schema.Score.judge_key).distinct()
+    return [
+        (session.get_one(schema.Protocol, protocol), session.get_one(schema.Judge, judge))
+        for protocol, judge in session.execute(query)
+    ]
+
+
+def show(console: Console, found: list[Compared], alpha: float) -> None:
+    """The table, and the verdict in words."""
+    table = Table("task", "contestant", "judge", "before", "after", "difference", "95 % interval", "p (Holm)")
+    for c in found:
+        table.add_row(
+            c.task,
+            c.contestant,
+            c.judge,
+            number(c.before),
+            number(c.after),
+            number(c.difference, sign=True),
+            f"{number(c.low, sign=True)} to {number(c.high, sign=True)}",
+            number(c.p_holm, 3),
+            style="red" if c.dropped else None,
+        )
+    console.print(table)
+    dropped = [c for c in found if c.dropped]
+    for c in dropped:
+        console.print(
+            f"proven drop: {c.contestant} on {c.task}, judge {c.judge}", markup=False, highlight=False
+        )
+    if not dropped:
+        console.print(
+            f"no drop is proven at {alpha:g} (one-sided, Holm over {len(found)} rows)", highlight=False
+        )
