@@ -159,9 +159,7 @@ def _compare(bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: st
     return reasons
 
 
-def _verdict_row(
-    judge: OpenJudge, contestant: str, baseline: str, order: Order, verdict: Verdict
-) -> schema.Verdict:
+def _verdict_row(judge: OpenJudge, contestant: str, baseline: str, order: Order, verdict: Verdict) -> schema.Verdict:
     return schema.Verdict(
         judge_key=judge.key,
         contestant_response=contestant,

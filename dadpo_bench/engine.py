@@ -15,9 +15,7 @@ Worker = Callable[[Item], Result]
 class Engine(Protocol):
     """Maps a worker over owed items and yields (item, result) as they finish, in any order."""
 
-    def map(
-        self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Result]]:
+    def map(self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """`make` loads what the worker needs (a model); it is called only where there is an item."""
         ...
 
@@ -25,9 +23,7 @@ class Engine(Protocol):
 class LocalEngine:
     """Everything in this process, one item after another."""
 
-    def map(
-        self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item]
-    ) -> Iterator[tuple[Item, Result]]:
+    def map(self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         """As of `Engine`."""
         if not items:
             return

@@ -84,9 +84,7 @@ def estimate(plan: Plan) -> list[Cost]:
         (Stage.judge, judged, "judgments", rating, "forward"),
     ]
     return [
-        Cost(
-            str(stage), items if tokens else 0, unit, tokens, tokens / getattr(rates, rate) if rates else None
-        )
+        Cost(str(stage), items if tokens else 0, unit, tokens, tokens / getattr(rates, rate) if rates else None)
         for stage, items, unit, tokens, rate in stages
     ]
 
@@ -116,9 +114,7 @@ def show_estimate(console: Console, plan: Plan, costs: list[Cost]) -> None:
     ]
     seconds = [c.seconds for c in costs if c.seconds is not None]
     if seconds:
-        facts.append(
-            f"about {sum(seconds) / 60:.0f} minutes on two cores; what is in the store is not done again"
-        )
+        facts.append(f"about {sum(seconds) / 60:.0f} minutes on two cores; what is in the store is not done again")
     else:
         facts.append("no time: the rates of this model on this machine are not known")
     for fact in facts:

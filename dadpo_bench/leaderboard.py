@@ -70,9 +70,7 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
     protocol = session.get_one(schema.Protocol, protocol_key)
     judge = session.get_one(schema.Judge, judge_key)
     scores = session.scalars(
-        select(schema.Score).where(
-            schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key
-        )
+        select(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key)
     ).all()
     tasks = {s.task_key: session.get_one(schema.Task, s.task_key) for s in scores}
     domains = {t.name: t.domain for t in sorted(tasks.values(), key=lambda t: (t.domain, t.name))}
@@ -100,9 +98,7 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
     )
 
 
-def _facts(
-    session: Session, protocol: schema.Protocol, judge: schema.Judge, tasks: Sequence[schema.Task]
-) -> list[str]:
+def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tasks: Sequence[schema.Task]) -> list[str]:
     runs = session.scalars(
         select(schema.Run).where(schema.Run.protocol_key == protocol.key).order_by(schema.Run.started)
     ).all()
@@ -120,8 +116,7 @@ def _facts(
         f"teacher: {settings['teacher']['model']}",
         f"student: {student}",
         f"tasks: {'; '.join(counts)}",
-        f"judge: {judge.name}"
-        + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
+        f"judge: {judge.name}" + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
         "baseline: the teacher's response to the same prompt",
     ]
     if runs:
@@ -135,9 +130,7 @@ def _facts(
     return facts
 
 
-def _warnings(
-    session: Session, protocol: schema.Protocol, judge: schema.Judge, rows: Sequence[Cells]
-) -> list[str]:
+def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, rows: Sequence[Cells]) -> list[str]:
     found = []
     board = [r for r in rows if r["baseline"] != FIRST]
     if judge.proxy:
@@ -145,9 +138,7 @@ def _warnings(
     shared = sorted(
         {
             c.name
-            for c in session.scalars(
-                select(schema.Contestant).where(schema.Contestant.protocol_key == protocol.key)
-            )
+            for c in session.scalars(select(schema.Contestant).where(schema.Contestant.protocol_key == protocol.key))
             if c.model_key == judge.identity.get("scoring_model")
         }
     )
@@ -178,9 +169,7 @@ def _differences(session: Session, protocol_key: str, judge_key: str) -> list[Ce
         for first, second in combinations(sorted(outcomes), 2):
             difference = scoring.paired_difference(outcomes[first], outcomes[second], counts, seed=SEED)
             if difference is not None:
-                found.append(
-                    {"task": panel.task.name, "first": first, "second": second, **difference._asdict()}
-                )
+                found.append({"task": panel.task.name, "first": first, "second": second, **difference._asdict()})
     corrected = scoring.holm([f["p_value"] for f in found])
     return [{**f, "p_holm": p} for f, p in zip(found, corrected, strict=True)]
 

@@ -261,8 +261,7 @@ def _train(run: _Run) -> None:
             if entry.data == "pairs":
                 start = run.models[FIRST, seed]
                 examples = [
-                    e.model_copy(update={"signals": {s: e.signals[s] for s in entry.signals}})
-                    for e in run.pairs[seed]
+                    e.model_copy(update={"signals": {s: e.signals[s] for s in entry.signals}}) for e in run.pairs[seed]
                 ]
             else:
                 start, examples = run.student, _lessons(run)
@@ -334,9 +333,7 @@ def _judge(run: _Run) -> None:
     unscored = ask(bench, run.judge, matches, f"judge {run.judge.name}")
     if unscored:
         reasons = sorted(set(unscored), key=unscored.count, reverse=True)
-        bench.reporter.say(
-            f"  {len(unscored)} unscored ({'; '.join(reasons[:3])}); run again to ask once more"
-        )
+        bench.reporter.say(f"  {len(unscored)} unscored ({'; '.join(reasons[:3])}); run again to ask once more")
 
 
 def _score(run: _Run) -> None:

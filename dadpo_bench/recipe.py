@@ -32,20 +32,14 @@ class Teacher(Part):
     """The large model whose conversations are distilled."""
 
     model: str = Field(description="Embedded name, local directory or Hugging Face id.")
-    chat_template: str | None = Field(
-        None, description="Jinja template, for tokenizers that come without one."
-    )
+    chat_template: str | None = Field(None, description="Jinja template, for tokenizers that come without one.")
 
 
 class Prune(Part):
     """Structured pruning of the teacher's MLP width."""
 
-    ratio: float = Field(
-        gt=0, lt=0.9, description="Share of all parameters to remove; met within 0.5 points."
-    )
-    importance: Literal["taylor", "magnitude"] = Field(
-        "taylor", description="How a neuron's worth is measured."
-    )
+    ratio: float = Field(gt=0, lt=0.9, description="Share of all parameters to remove; met within 0.5 points.")
+    importance: Literal["taylor", "magnitude"] = Field("taylor", description="How a neuron's worth is measured.")
     examples: int = Field(32, ge=1, description="Training prompts on which Taylor importance is measured.")
     seed: int = Field(0, description="Chooses those prompts.")
 
@@ -54,9 +48,7 @@ class Student(Part):
     """The small model: one of its own, or the teacher pruned."""
 
     model: str | None = Field(None, description="As the teacher's `model`; leave out to prune the teacher.")
-    prune: Prune | None = Field(
-        None, description="How to make the student from the teacher (or from `model`)."
-    )
+    prune: Prune | None = Field(None, description="How to make the student from the teacher (or from `model`).")
     chat_template: str | None = Field(None, description="As the teacher's.")
 
     @model_validator(mode="after")
@@ -82,13 +74,9 @@ class TaskChoice(Part):
 class Evaluation(Part):
     """How contestants answer held-out prompts, and the samples behind the KL columns."""
 
-    sampling: Sampling = Field(
-        Sampling(temperature=0.0), description="Greedy unless a recipe says otherwise."
-    )
+    sampling: Sampling = Field(Sampling(temperature=0.0), description="Greedy unless a recipe says otherwise.")
     canary_prompts: int = Field(16, ge=2, description="Held-out prompts a canary answers, of the first task.")
-    kl_prompts: int = Field(
-        16, ge=0, description="Prompts of each task sampled for the KL columns; 0 for none."
-    )
+    kl_prompts: int = Field(16, ge=0, description="Prompts of each task sampled for the KL columns; 0 for none.")
 
 
 class Contestant(BaseModel):
@@ -113,15 +101,9 @@ class Recipe(Part):
     teacher: Teacher
     student: Student
     prompts: Prompts
-    teacher_sampling: Sampling = Field(
-        Sampling(), description="How the teacher answers the training prompts."
-    )
-    student_sampling: Sampling = Field(
-        Sampling(), description="How dSFT answers them, for the rejected side."
-    )
-    methods: dict[str, Contestant] = Field(
-        description="Contestants by name; one of them must be `sft` (dSFT)."
-    )
+    teacher_sampling: Sampling = Field(Sampling(), description="How the teacher answers the training prompts.")
+    student_sampling: Sampling = Field(Sampling(), description="How dSFT answers them, for the rejected side.")
+    methods: dict[str, Contestant] = Field(description="Contestants by name; one of them must be `sft` (dSFT).")
     tasks: dict[str, TaskChoice] = Field(description="Held-out tasks by registered name or JSONL file.")
     evaluation: Evaluation = Evaluation()
     judge: str = Field("pmi", description="A registered judge, `name` or `name:argument`.")
@@ -172,11 +154,7 @@ def explain(error: ValidationError, where: str, known: Sequence[str] = ()) -> st
     place = ".".join([where, *(str(part) for part in first["loc"])]).strip(".")
     if first["type"] == "extra_forbidden":
         leaf = str(first["loc"][-1])
-        return (
-            f"{place}: {registry.unknown('setting', leaf, sorted(known))}"
-            if known
-            else f"{place}: unknown setting"
-        )
+        return f"{place}: {registry.unknown('setting', leaf, sorted(known))}" if known else f"{place}: unknown setting"
     more = len(error.errors()) - 1
     return f"{place}: {first['msg'].removeprefix('Value error, ')}" + (f" (and {more} more)" if more else "")
 

@@ -55,9 +55,7 @@ def compare_stores(new: Store, old: Store, alpha: float) -> list[Compared]:
         if found is not None:
             raw.append((row, 100 * float(np.nanmean(before)), 100 * float(np.nanmean(after)), found))
     if not raw:
-        raise UserError(
-            f"{new.name} and {old.name} share no row: same recipe, judge, task and contestant are needed"
-        )
+        raise UserError(f"{new.name} and {old.name} share no row: same recipe, judge, task and contestant are needed")
     corrected = scoring.holm([found.p_value for *_, found in raw])
     return [
         Compared(
@@ -87,9 +85,7 @@ def _outcomes(store: Store) -> dict[_Row, dict[str, float]]:
                         continue
                     outcomes: Floats = scoring.nanmean(scoring.prompt_outcomes(panel.orders(entrant)), 0)
                     row = (protocol.name, judge.name, panel.task.name, entrant.label)
-                    given = {
-                        p: float(o) for p, o in zip(panel.prompts, outcomes, strict=True) if not np.isnan(o)
-                    }
+                    given = {p: float(o) for p, o in zip(panel.prompts, outcomes, strict=True) if not np.isnan(o)}
                     if given:
                         found[row] = given
     return found
@@ -121,10 +117,6 @@ def show(console: Console, found: list[Compared], alpha: float) -> None:
     console.print(table)
     dropped = [c for c in found if c.dropped]
     for c in dropped:
-        console.print(
-            f"proven drop: {c.contestant} on {c.task}, judge {c.judge}", markup=False, highlight=False
-        )
+        console.print(f"proven drop: {c.contestant} on {c.task}, judge {c.judge}", markup=False, highlight=False)
     if not dropped:
-        console.print(
-            f"no drop is proven at {alpha:g} (one-sided, Holm over {len(found)} rows)", highlight=False
-        )
+        console.print(f"no drop is proven at {alpha:g} (one-sided, Holm over {len(found)} rows)", highlight=False)

@@ -111,9 +111,7 @@ class Panel:
                     self._ratings[rating.response_key] = rating.value
             return
         worth = {"win": 1.0, "tie": 0.5, "loss": 0.0}
-        for verdict in self._session.scalars(
-            select(schema.Verdict).where(schema.Verdict.judge_key == self._judge.key)
-        ):
+        for verdict in self._session.scalars(select(schema.Verdict).where(schema.Verdict.judge_key == self._judge.key)):
             if verdict.outcome in worth:
                 pair = (verdict.contestant_response, verdict.baseline_response)
                 self._verdicts.setdefault(pair, {})[verdict.order] = worth[verdict.outcome]
@@ -183,10 +181,7 @@ class Panel:
         }
 
     def _divergence(self, entrant: Entrant) -> dict[str, float | None]:
-        rows = [
-            self._session.get(schema.ContestantDivergence, (c.key, self.task.key))
-            for c in entrant.contestants
-        ]
+        rows = [self._session.get(schema.ContestantDivergence, (c.key, self.task.key)) for c in entrant.contestants]
         if any(row is None for row in rows):
             return {"kl_from_teacher": None, "kl_to_teacher": None}
         return {
@@ -275,9 +270,7 @@ def save_scores(store: Store, protocol_key: str, judge_key: str) -> None:
     with store.write() as session:
         rows = compute_rows(session, protocol_key, judge_key)
         for old in session.scalars(
-            select(schema.Score).where(
-                schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key
-            )
+            select(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key)
         ):
             session.delete(old)
         session.flush()

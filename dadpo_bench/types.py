@@ -67,12 +67,8 @@ class Sampling(Value):
 
     temperature: float = Field(1.0, ge=0, description="Softmax temperature; 0 is greedy decoding.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: share of probability mass kept.")
-    max_new_tokens: int = Field(
-        64, ge=1, description="Limit on new tokens a turn; a reply it cuts is marked so."
-    )
-    batch_size: int = Field(
-        24, ge=1, description="Prompts decoded together; changes the samples, not their law."
-    )
+    max_new_tokens: int = Field(64, ge=1, description="Limit on new tokens a turn; a reply it cuts is marked so.")
+    batch_size: int = Field(24, ge=1, description="Prompts decoded together; changes the samples, not their law.")
 
 
 class Finish(StrEnum):

@@ -72,9 +72,7 @@ class Chat:
 
         return iterate(work)
 
-    async def _ask_all(
-        self, comparisons: Sequence[Comparison], emit: Callable[[tuple[int, Verdict]], None]
-    ) -> None:
+    async def _ask_all(self, comparisons: Sequence[Comparison], emit: Callable[[tuple[int, Verdict]], None]) -> None:
         differing: list[tuple[int, Comparison]] = []
         for index, comparison in enumerate(comparisons):
             if _words(comparison.contestant) == _words(comparison.baseline):

@@ -121,9 +121,7 @@ class Endpoint:
         if not key and self.host != "local":
             raise UserError(f"no API key: set {name}, or pass --judge pmi")
         if not (key.isascii() and key.isprintable()):
-            raise UserError(
-                f"the API key in {name} holds characters that no HTTP header may carry: set it again"
-            )
+            raise UserError(f"the API key in {name} holds characters that no HTTP header may carry: set it again")
         return key or "none"
 
     def client(self) -> openai.AsyncOpenAI:
@@ -202,9 +200,7 @@ def _checked(url: str) -> SplitResult:
         raise UserError("base_url must start with http:// or https:// and name a host")
     if parts.username or parts.password or parts.query or parts.fragment:
         # It is stored with the run's recipe.
-        raise UserError(
-            "base_url must hold no user, password or query: put the key into an environment variable"
-        )
+        raise UserError("base_url must hold no user, password or query: put the key into an environment variable")
     return parts
 
 
@@ -219,9 +215,7 @@ def _is_local(host: str) -> bool:
 
 def _transient(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError):
-        return error.code != "insufficient_quota" and (
-            error.status_code in (408, 409, 429) or error.status_code >= 500
-        )
+        return error.code != "insufficient_quota" and (error.status_code in (408, 409, 429) or error.status_code >= 500)
     return isinstance(error, openai.APIConnectionError | TimeoutError)
 
 

@@ -30,17 +30,11 @@ Kind = Literal["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_rever
 class KDConfig(TrainConfig):
     """Settings of token-level KD."""
 
-    divergence: Kind = Field(
-        "forward_kl", description="Divergence between teacher and student, nats a token."
-    )
+    divergence: Kind = Field("forward_kl", description="Divergence between teacher and student, nats a token.")
     temperature: float = Field(1.0, gt=0, description="Softens both distributions; no T² factor is applied.")
     beta: float = Field(0.5, gt=0, lt=1, description="Teacher's share in the mixture of `jsd`.")
-    alpha: float = Field(
-        0.1, gt=0, lt=1, description="Share of the first distribution in the `skew` mixtures."
-    )
-    nll_weight: float = Field(
-        0.0, ge=0, le=1, description="Share of the NLL in the loss, the divergence has the rest."
-    )
+    alpha: float = Field(0.1, gt=0, lt=1, description="Share of the first distribution in the `skew` mixtures.")
+    nll_weight: float = Field(0.0, ge=0, le=1, description="Share of the NLL in the loss, the divergence has the rest.")
 
 
 def divergence(
@@ -100,9 +94,7 @@ class KDObjective:
         """The loss is a mean over response tokens."""
         return sum(targets)
 
-    def loss(
-        self, policy: Policy, stream: Stream, examples: Sequence[Example]
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Any]]:
         """Summed loss of the micro-batch's response tokens, nats."""
         with torch.no_grad(), streaming(self._teacher):
             taught = hidden_states(self._teacher, stream)

@@ -101,9 +101,7 @@ class Objective(Protocol):
         """What the summed loss of a step is divided by, given each example's response tokens."""
         ...
 
-    def loss(
-        self, policy: Policy, stream: Stream, examples: Sequence[Example]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """Summed loss of a micro-batch, and summed metrics."""
         ...
 
@@ -144,9 +142,7 @@ class LoopMethod:
                 rate = config.learning_rate * _schedule(step, len(plan), config.warmup)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                metrics = _step(
-                    accelerator, wrapped, optimiser, objective, batch, examples, branchings, config
-                )
+                metrics = _step(accelerator, wrapped, optimiser, objective, batch, examples, branchings, config)
                 tokens += int(metrics["tokens"])
                 job.report(step, len(plan), {**metrics, "learning_rate": rate})
         if accelerator.is_main_process:
@@ -216,9 +212,7 @@ def _step(
             totals[name] = totals.get(name, 0.0) + value
     norm = float(accelerator.clip_grad_norm_(policy.parameters(), config.max_grad_norm))  # type: ignore[attr-defined]
     if not math.isfinite(norm):
-        raise WorkError(
-            "the gradient is not finite: lower the learning rate, or look at the examples' log-probs"
-        )
+        raise WorkError("the gradient is not finite: lower the learning rate, or look at the examples' log-probs")
     optimiser.step()
     optimiser.zero_grad()
     seconds = time.perf_counter() - began

@@ -40,9 +40,7 @@ class PreferenceObjective:
         """The loss is a mean over pairs."""
         return len(examples)
 
-    def loss(
-        self, policy: Policy, stream: Stream, examples: Sequence[Example]
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Any]]:
         """Summed loss of the micro-batch's pairs."""
         sums = stream.sum_by_continuation(policy(stream))
         own = Pair(sums[0::2], sums[1::2])
@@ -59,9 +57,7 @@ class PreferenceObjective:
 
 
 def _tensors(pairs: Sequence[Pair], like: Tensor) -> Pair:
-    return Pair(
-        *(torch.tensor(side, dtype=like.dtype, device=like.device) for side in zip(*pairs, strict=True))
-    )
+    return Pair(*(torch.tensor(side, dtype=like.dtype, device=like.device) for side in zip(*pairs, strict=True)))
 
 
 class PreferenceMethod(LoopMethod):

@@ -76,23 +76,13 @@ def _check_tokens(
         replies = (example.chosen, example.rejected)
         for reply, ids in zip(replies, branching.continuations, strict=False):
             ended = ids[-1] == tokenizer.end_of_turn_id
-            if (
-                reply is not None
-                and reply.text
-                and (reply.finish is Finish.stop)
-                and not ended
-                and not reply.token_ids
-            ):
-                raise WorkError(
-                    f"{where}: a response that ended by itself is trained without its end-of-turn token"
-                )
+            if reply is not None and reply.text and (reply.finish is Finish.stop) and not ended and not reply.token_ids:
+                raise WorkError(f"{where}: a response that ended by itself is trained without its end-of-turn token")
             if reply is not None and reply.text and reply.finish is Finish.length and ended:
                 raise WorkError(f"{where}: a cut response is trained with an end-of-turn token")
 
 
-def _check_plain(
-    model: Any, branching: Branching, scores: Sequence[Sequence[float]], precision: Precision
-) -> float:
+def _check_plain(model: Any, branching: Branching, scores: Sequence[Sequence[float]], precision: Precision) -> float:
     """Score one example by `model(input_ids)`, which shares no code with the stream; mean difference a token."""
     worst = 0.0
     for continuation, ours in zip(branching.continuations, scores, strict=True):

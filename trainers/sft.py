@@ -25,9 +25,7 @@ class SFTObjective:
         """The loss is a mean over response tokens."""
         return sum(targets)
 
-    def loss(
-        self, policy: Policy, stream: Stream, examples: Sequence[Example]
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Any]]:
         """Summed NLL of the micro-batch, nats."""
         total = -policy(stream).sum()
         return total, {"nll": float(total.detach())}

@@ -23,15 +23,9 @@ class Format(StrEnum):
 
 def leaderboard(
     store: StoreOption = STORE,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit 1 with a diff if the board would change.")
-    ] = False,
-    format: Annotated[
-        Format, typer.Option(help="`json` prints rows instead of writing the board.")
-    ] = Format.markdown,
-    per_seed: Annotated[
-        bool, typer.Option("--per-seed", help="With json: a row for each training seed.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 with a diff if the board would change.")] = False,
+    format: Annotated[Format, typer.Option(help="`json` prints rows instead of writing the board.")] = Format.markdown,
+    per_seed: Annotated[bool, typer.Option("--per-seed", help="With json: a row for each training seed.")] = False,
 ) -> None:
     """Regenerate the board of a store; the same store gives the same bytes.
 
@@ -57,9 +51,7 @@ def leaderboard(
         before = opened.board.read_text(encoding="utf-8") if opened.board.is_file() else ""
         if text != before:
             name = relative(opened.board)
-            diff = difflib.unified_diff(
-                before.splitlines(True), text.splitlines(True), name, f"{name} (regenerated)"
-            )
+            diff = difflib.unified_diff(before.splitlines(True), text.splitlines(True), name, f"{name} (regenerated)")
             typer.echo("".join(diff), nl=False)
             raise typer.Exit(1)
         typer.echo(f"{relative(opened.board)} is up to date")
@@ -71,9 +63,7 @@ def leaderboard(
 def check(
     store: StoreOption = STORE,
     against: Annotated[str, typer.Option(help="Store to compare with.")] = str(REFERENCE),
-    alpha: Annotated[
-        float, typer.Option(min=0, max=1, help="Level of the one-sided test, over all rows.")
-    ] = 0.05,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Level of the one-sided test, over all rows.")] = 0.05,
     as_json: JsonOption = False,
 ) -> None:
     """Exit 1 only for a drop that the data can prove: one-sided, clustered by prompt, Holm over the rows.

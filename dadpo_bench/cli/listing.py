@@ -45,11 +45,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: 
 
     Example: dadpo-bench list methods
     """
-    rows = (
-        list(_recipes())
-        if kind is Kind.recipes
-        else [entry.model_dump(mode="json") for entry in _REGISTRIES[kind]]
-    )
+    rows = list(_recipes()) if kind is Kind.recipes else [entry.model_dump(mode="json") for entry in _REGISTRIES[kind]]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -63,9 +59,7 @@ def _fields(config: type[BaseModel]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "type": str(
-                field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__
-            ),
+            "type": str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__),
             "default": None if field.is_required() else field.get_default(call_default_factory=True),
             "description": field.description or "",
         }

@@ -73,10 +73,7 @@ def _checkpoints(store: Store, protocol_key: str) -> list[tuple[str, Path]]:
         .order_by(schema.Contestant.name, schema.Contestant.seed)
     )
     with store.read() as session:
-        found = [
-            (name, store.artefacts / f"{name}-seed{seed}-{key[:8]}")
-            for name, seed, key in session.execute(query)
-        ]
+        found = [(name, store.artefacts / f"{name}-seed{seed}-{key[:8]}") for name, seed, key in session.execute(query)]
     return [(name, place) for name, place in found if place.is_dir()]
 
 

@@ -44,13 +44,9 @@ def run(
         str | None,
         typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o."),
     ] = None,
-    until: Annotated[
-        str, typer.Option(metavar="STAGE", help="Stop behind this stage (see --dry-run).")
-    ] = "score",
+    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop behind this stage (see --dry-run).")] = "score",
     store: StoreOption = STORE,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -24,8 +24,7 @@ class ChatTokenizer:
         self.raw = tokenizer
         self.pad_id: int = tokenizer.pad_token_id
         self._control = sorted(
-            {str(token) for token in tokenizer.added_tokens_decoder.values()}
-            | set(tokenizer.all_special_tokens),
+            {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens),
             key=len,
             reverse=True,
         )
@@ -34,9 +33,7 @@ class ChatTokenizer:
     def _find_end_of_turn(self) -> int:
         """The token the template puts behind an assistant message, else the end-of-text token."""
         try:
-            rendered = self._render(
-                [Message(role="user", content="x"), Message(role="assistant", content=_PROBE)]
-            )
+            rendered = self._render([Message(role="user", content="x"), Message(role="assistant", content=_PROBE)])
         except Exception as error:  # jinja errors of a broken template come in every type
             raise UserError(f"the chat template cannot render a conversation: {error}") from error
         tail = self.raw.encode(rendered.rpartition(_PROBE)[2].lstrip(), add_special_tokens=False)
@@ -74,9 +71,7 @@ class ChatTokenizer:
 
     def branching(self, prompt: Prompt, replies: Sequence[Reply], *, sampled: bool) -> Branching:
         """A single-turn prompt with alternative replies, as every method trains and every signal scores them."""
-        return Branching(
-            self.prompt_ids(prompt.messages()), [self.reply_ids(r, sampled=sampled) for r in replies]
-        )
+        return Branching(self.prompt_ids(prompt.messages()), [self.reply_ids(r, sampled=sampled) for r in replies])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids without control tokens; of a reply's ids, exactly what the reader sees."""

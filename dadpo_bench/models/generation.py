@@ -30,9 +30,7 @@ def respond(
     """The model's replies to every turn of one batch of prompts, each turn given the replies before it."""
     replies: list[list[Reply]] = [[] for _ in prompts]
     for turn in range(max(len(p.turns) for p in prompts)):
-        conversations = [
-            p.messages(tuple(r.text for r in done)) for p, done in zip(prompts, replies, strict=True)
-        ]
+        conversations = [p.messages(tuple(r.text for r in done)) for p, done in zip(prompts, replies, strict=True)]
         drawn = _reply(model, tokenizer, conversations, sampling, _batch_seed(seed, prompts, turn))
         for done, reply in zip(replies, drawn, strict=True):
             done.append(reply)

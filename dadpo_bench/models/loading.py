@@ -42,11 +42,7 @@ def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(
-                model, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-            )
-        )
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
     except Exception as error:  # the hub's client raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -111,8 +107,7 @@ def load_tokenizer(directory: Path, chat_template: str | None = None) -> Any:
         tokenizer.chat_template = chat_template
     if not tokenizer.chat_template:
         raise UserError(
-            f"{directory.name} has no chat template; give one in the recipe (chat_template: …) "
-            "or use a chat model"
+            f"{directory.name} has no chat template; give one in the recipe (chat_template: …) or use a chat model"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -38,9 +38,7 @@ class Head:
         config = model.config
         for name in ("logit_scale", "logits_scaling"):
             if getattr(config, name, 1) not in (None, 1, 1.0):
-                raise RuntimeError(
-                    f"{type(model).__name__}: config.{name} is not supported by the chunked head"
-                )
+                raise RuntimeError(f"{type(model).__name__}: config.{name} is not supported by the chunked head")
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self.rows = max(1, CHUNK_BYTES // (4 * self.weight.shape[0]))
 
@@ -54,9 +52,7 @@ class _TokenLogProbs(torch.autograd.Function):
     """(R, H) hidden, (V, H) weight, (R,) targets → (R,) log-probs; logits are recomputed backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, compute: torch.dtype
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, compute: torch.dtype) -> Tensor:
         low = weight.to(compute)
         log_probs = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         norms = torch.empty_like(log_probs)

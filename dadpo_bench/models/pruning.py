@@ -43,9 +43,7 @@ def pruned_width(config: Any, parameters: int, ratio: float) -> int:
         step = range(MULTIPLE, config.intermediate_size, MULTIPLE)
         near = sorted(sorted(step, key=lambda w: abs(removed(w) - ratio))[:2])
         options = " or ".join(f"{removed(w):.4f}" for w in near) or "none"
-        raise UserError(
-            f"prune.ratio {ratio}: no MLP width in multiples of {MULTIPLE} meets it; possible: {options}"
-        )
+        raise UserError(f"prune.ratio {ratio}: no MLP width in multiples of {MULTIPLE} meets it; possible: {options}")
     return nearest
 
 

@@ -122,9 +122,7 @@ def segment_attention(
 ) -> tuple[Tensor, None]:
     """Attention over a stream. query (1, H, N, D), key and value (1, G, N, D) → (1, N, H, D)."""
     if not segments:
-        raise RuntimeError(
-            "segment attention was called without a stream: the model drops attention arguments"
-        )
+        raise RuntimeError("segment attention was called without a stream: the model drops attention arguments")
     if softcap is not None:
         raise RuntimeError(f"{type(module).__name__}: soft-capped attention is not supported")
     grouped = key.shape[1] != query.shape[1]
@@ -169,9 +167,7 @@ def hidden_states(model: Any, stream: Stream) -> Tensor:
     slides = layers is None or "sliding_attention" in layers
     longest = int(stream.position_ids.max()) + 1
     if window is not None and slides and longest > window:
-        raise RuntimeError(
-            f"a sequence of {longest} tokens is longer than the model's sliding window of {window}"
-        )
+        raise RuntimeError(f"a sequence of {longest} tokens is longer than the model's sliding window of {window}")
     body = model.get_decoder()
     output = body(
         input_ids=stream.input_ids,

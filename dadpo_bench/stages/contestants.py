@@ -82,8 +82,7 @@ def enter_canaries(
         model_key = f"canary:{name}"
         responses = make([s.response for s in teacher], [s.response for s in baseline])
         made[name] = [
-            Stored(content_key(model_key, r.prompt.key, [reply.text for reply in r.replies]), r)
-            for r in responses
+            Stored(content_key(model_key, r.prompt.key, [reply.text for reply in r.replies]), r) for r in responses
         ]
         with bench.store.write() as session:
             insert_missing(

@@ -63,9 +63,7 @@ def divergences(
 
 def _direction(model: LocalModel, teacher: LocalModel, drawn: Sequence[Stored], reverse: bool) -> _Direction:
     tokenizer = chat_tokenizer(str(teacher.directory), teacher.chat_template)
-    samples = tuple(
-        tokenizer.branching(s.response.prompt, [s.response.replies[0]], sampled=True) for s in drawn
-    )
+    samples = tuple(tokenizer.branching(s.response.prompt, [s.response.replies[0]], sampled=True) for s in drawn)
     p, q = (model, teacher) if reverse else (teacher, model)
     key = content_key("kl", p.key, q.key, [s.key for s in drawn], str(frozen()))
     return _Direction(key, samples, reverse)

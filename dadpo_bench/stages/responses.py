@@ -55,9 +55,7 @@ def collect_responses(
 
 def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> _Batch:
     settings = sampling.model_dump(mode="json")
-    key = content_key(
-        "batch", model.key, model.chat_template, [p.key for p in prompts], settings, seed, str(frozen())
-    )
+    key = content_key("batch", model.key, model.chat_template, [p.key for p in prompts], settings, seed, str(frozen()))
     return _Batch(key, tuple(prompts))
 
 

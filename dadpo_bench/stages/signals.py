@@ -64,9 +64,7 @@ def collect_signals(
                 for key, signal in zip(_keys(branching), both, strict=True)
             }
             with bench.store.write() as session:
-                insert_missing(
-                    session, schema.Signal, [_row(model, k, s, precision) for k, s in fresh.items()]
-                )
+                insert_missing(session, schema.Signal, [_row(model, k, s, precision) for k, s in fresh.items()])
             known.update(fresh)
             bar.advance(len(batch))
     return [Pair(*(known[k].total for k in both)) for both in keys]
@@ -86,9 +84,7 @@ def check_teacher(model: LocalModel, pairs: Sequence[Scored], precision: Precisi
         for here, other in zip(few, few[1:] + few[:1], strict=True)
     ]
     scores = sequence_log_probs(load_model(model.directory, precision), branchings, precision)
-    own, others = (
-        -sum(row[side].total for row in scores) / sum(row[side].tokens for row in scores) for side in (0, 1)
-    )
+    own, others = (-sum(row[side].total for row in scores) / sum(row[side].tokens for row in scores) for side in (0, 1))
     if own >= others:
         raise WorkError(
             f"{model.name} gives its own responses {own:.2f} nats a token and other prompts' responses {others:.2f}: "
@@ -100,9 +96,7 @@ def _keys(branching: Branching) -> list[str]:
     return [content_key("tokens", list(branching.prompt), list(y)) for y in branching.continuations]
 
 
-def _known(
-    bench: Bench, model_key: str, keys: Sequence[str], precision: Precision
-) -> dict[str, SequenceLogProb]:
+def _known(bench: Bench, model_key: str, keys: Sequence[str], precision: Precision) -> dict[str, SequenceLogProb]:
     found: dict[str, SequenceLogProb] = {}
     with bench.store.read() as session:
         for chunk in chunks(keys):

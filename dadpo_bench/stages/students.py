@@ -27,18 +27,14 @@ TRAINER_VERSION = 1
 def teacher_of(bench: Bench, recipe: Recipe) -> LocalModel:
     """The recipe's teacher, found and noted."""
     directory = find(recipe.teacher.model)
-    chat_tokenizer(
-        str(directory), recipe.teacher.chat_template
-    )  # a missing template is found here, not later
+    chat_tokenizer(str(directory), recipe.teacher.chat_template)  # a missing template is found here, not later
     return _note(bench, Path(recipe.teacher.model).name, directory, recipe.teacher.chat_template)
 
 
 def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> LocalModel:
     """The bare student: the recipe's own model, pruned where it says so, from the teacher where it names none."""
     source = find(recipe.student.model or recipe.teacher.model)
-    template = recipe.student.chat_template or (
-        None if recipe.student.model else recipe.teacher.chat_template
-    )
+    template = recipe.student.chat_template or (None if recipe.student.model else recipe.teacher.chat_template)
     settings = recipe.student.prune
     if settings is None:
         return _note(bench, Path(recipe.student.model or "").name, source, template)
@@ -63,9 +59,7 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
     return _derive(bench, key, "prune", "student", output, record, template, make)
 
 
-def train_key(
-    method: str, settings: Mapping[str, Any], start: LocalModel, data: Sequence[Any], seed: int
-) -> str:
+def train_key(method: str, settings: Mapping[str, Any], start: LocalModel, data: Sequence[Any], seed: int) -> str:
     """Key of all that decides a checkpoint's weights."""
     fixed = {k: v for k, v in settings.items() if k != "method"}
     return content_key(

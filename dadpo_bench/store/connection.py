@@ -84,9 +84,7 @@ def _plainly(name: str) -> Iterator[None]:
     except (DatabaseError, sqlite3.DatabaseError) as error:
         reason = str(getattr(error, "orig", None) or error)
         if "malformed" in reason or "not a database" in reason:
-            raise UserError(
-                f"{name} is no usable SQLite store ({reason}); move it away and run again"
-            ) from error
+            raise UserError(f"{name} is no usable SQLite store ({reason}); move it away and run again") from error
         if "readonly" in reason or "read-only" in reason:
             raise UserError(f"{name} cannot be written ({reason}); choose another --store") from error
         if "disk" in reason and "full" in reason:

@@ -178,9 +178,7 @@ def status_error(retry_after: str) -> openai.APIStatusError:
 
 
 def test_a_slow_server_times_out() -> None:
-    assert said(ask(Act(held=True), timeout_seconds=0.05, attempts=2)[0]) == unscored(
-        "api error: TimeoutError"
-    )
+    assert said(ask(Act(held=True), timeout_seconds=0.05, attempts=2)[0]) == unscored("api error: TimeoutError")
 
 
 def test_one_slow_answer_holds_up_no_other() -> None:

@@ -16,12 +16,8 @@ ENTRIES = [entries.pmi, entries.gptscore, entries.longer, entries.chat]
 
 
 def test_importing_the_entries_imports_nothing_heavy() -> None:
-    check = (
-        "import sys, judges.entries; sys.exit(bool({'torch', 'openai', 'transformers'} & set(sys.modules)))"
-    )
-    assert (
-        subprocess.run([sys.executable, "-c", check], cwd=Path(entries.__file__).parents[1]).returncode == 0
-    )
+    check = "import sys, judges.entries; sys.exit(bool({'torch', 'openai', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], cwd=Path(entries.__file__).parents[1]).returncode == 0
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

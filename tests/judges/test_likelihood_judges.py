@@ -105,9 +105,7 @@ def test_pmi_of_several_turns_is_one_mean_each_reply_given_its_own_history(pmi: 
         scores = zip(plain(history, reply), plain(NEUTRAL, reply), plain.encode(reply), strict=True)
         gains += [a - b for a, b, token in scores if token not in seen]
         seen |= set(plain.encode(reply))
-    assert rate(pmi, answer(*replies, turns=turns))[0].value == pytest.approx(
-        sum(gains) / len(gains), abs=1e-5
-    )
+    assert rate(pmi, answer(*replies, turns=turns))[0].value == pytest.approx(sum(gains) / len(gains), abs=1e-5)
 
 
 def test_system_text_conditions_but_does_not_make_tokens_old(pmi: Pmi, plain: Any) -> None:
@@ -136,9 +134,7 @@ def test_a_response_of_two_echoes_scores_zero(pmi: Pmi) -> None:
 
 
 def test_an_empty_response_has_no_gptscore(context: JudgeContext) -> None:
-    assert rate(GptScore(LikelihoodConfig(), context), answer(""))[0] == Rating(
-        value=None, reason="no token to score"
-    )
+    assert rate(GptScore(LikelihoodConfig(), context), answer(""))[0] == Rating(value=None, reason="no token to score")
 
 
 def test_equal_responses_rate_exactly_the_same_wherever_they_stand(pmi: Pmi) -> None:
@@ -189,9 +185,7 @@ def test_a_prompt_shared_by_contestants_is_computed_once(pmi: Pmi, monkeypatch: 
     assert [len(branching.continuations) for branching in asked] == [2, 2]  # the prompt and the neutral one
 
 
-def test_a_log_prob_that_is_not_finite_leaves_the_response_unscored(
-    pmi: Pmi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_log_prob_that_is_not_finite_leaves_the_response_unscored(pmi: Pmi, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_model: Any, branchings: Any, _precision: Any) -> Any:
         return [[[float("nan")] * len(y) for y in b.continuations] for b in branchings]
 
@@ -199,9 +193,7 @@ def test_a_log_prob_that_is_not_finite_leaves_the_response_unscored(
     assert rate(pmi, answer("Red"))[0] == Rating(value=None, reason="missing log-prob")
 
 
-def test_the_model_is_loaded_at_the_first_rating_only(
-    context: JudgeContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_is_loaded_at_the_first_rating_only(context: JudgeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = []
     load = likelihood.load_model
     monkeypatch.setattr(likelihood, "load_model", lambda *args: loads.append(args) or load(*args))
@@ -217,9 +209,7 @@ def test_identity_is_what_decides_a_rating(tiny: Path, tmp_path: Path) -> None:
     def identity(config: PmiConfig, template: str | None = None) -> str:
         return json.dumps(Pmi(config, JudgeContext(tiny, template)).identity())
 
-    assert identity(PmiConfig()) == identity(
-        PmiConfig(model=str(tiny))
-    )  # where the model lies does not matter
+    assert identity(PmiConfig()) == identity(PmiConfig(model=str(tiny)))  # where the model lies does not matter
     assert str(tiny) not in identity(PmiConfig(model=str(tiny)))
     other = build_tiny_model(tmp_path, seed=1)
     variants = {

@@ -77,9 +77,7 @@ def test_placeholders_labels_and_escapes_in_a_response_stay_data() -> None:
 @given(st.text(), st.text(), st.text())
 def test_any_text_comes_through_as_it_is_but_for_control_tokens(question: str, a: str, b: str) -> None:
     shown = fenced(user_text(comparison((a,), (b,), turns=(question,)), "0" * 40), "0" * 40)
-    assert [text.replace("\u200b", "") for text in shown] == [
-        t.replace("\u200b", "") for t in (question, a, b)
-    ]
+    assert [text.replace("\u200b", "") for text in shown] == [t.replace("\u200b", "") for t in (question, a, b)]
 
 
 TOKENS = ["<|im_start|>", "<|eot_id|>", "<|endoftext|>", "<｜User｜>", "<turn|>"]

@@ -48,9 +48,7 @@ def test_nothing_before_the_last_label_matters(before: str, choice: Choice, afte
 @given(st.text(alphabet="[]ABC<think>/ \n"))
 def test_it_agrees_with_looking_at_every_position(text: str) -> None:
     text = "." + text  # no thinking block
-    found = [
-        choice for at in range(len(text)) for choice, label in LABELS.items() if text.startswith(label, at)
-    ]
+    found = [choice for at in range(len(text)) for choice, label in LABELS.items() if text.startswith(label, at)]
     assert last_label(text, LABELS) is (found[-1] if found else None)
 
 
