@@ -35,13 +35,13 @@ def preflight(
     Raises `WorkError` where the fast path disagrees with a plain forward pass, where the policy is not the
     reference whose signals are stored, or where an end-of-turn token is missing or out of place.
     """
+    _check_tokens(tokenizer, examples, branchings, model)
     few = range(min(EXAMPLES, len(branchings)))
     scores = token_scores(model, [branchings[i] for i in few], precision)
     found: dict[str, Any] = {
         "end_of_turn_token": tokenizer.raw.convert_ids_to_tokens(tokenizer.end_of_turn_id),
         "cut_share": sum(e.chosen.finish is Finish.length for e in examples) / len(examples),
     }
-    _check_tokens(tokenizer, examples, branchings, model)
     found["plain_forward_difference"] = _check_plain(model, branchings[0], scores[0], precision)
     differences = [
         abs(sum(ours) - stored) / len(ours)

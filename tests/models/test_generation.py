@@ -1,0 +1,77 @@
+"""Sampling: a batch is a function of the prompt list, the recipe and the seed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dadpo_bench.models import Precision, batches, chat_tokenizer, load_model, respond
+from dadpo_bench.types import Finish, Prompt, Sampling
+from tests.tiny import build_tiny_model
+
+FP32 = Precision(torch.float32, torch.float32)
+PROMPTS = [
+    Prompt(id=str(i), turns=turns)
+    for i, turns in enumerate(
+        [("Name three colours.",), ("Tea?", "And sugar?"), ("What is the capital of France?",), ("Say something.",)]
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def test_batches_do_not_depend_on_the_order_of_the_prompts() -> None:
+    assert batches(PROMPTS, 2) == batches(PROMPTS[::-1], 2)
+
+
+def test_a_batch_holds_prompts_of_equally_many_turns() -> None:
+    assert all(len({len(p.turns) for p in group}) == 1 for group in batches(PROMPTS, 3))
+    assert sum(map(len, batches(PROMPTS, 3))) == len(PROMPTS)
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_does_not(tiny: Path) -> None:
+    model, tokenizer = load_model(tiny, FP32), chat_tokenizer(str(tiny))
+    sampling = Sampling(max_new_tokens=8)
+    first, again, other = (respond(model, tokenizer, PROMPTS[:1], sampling, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_drawing_samples_leaves_the_global_random_state_alone(tiny: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    respond(load_model(tiny, FP32), chat_tokenizer(str(tiny)), PROMPTS[:1], Sampling(max_new_tokens=4), 0)
+    assert torch.rand(1) == expected
+
+
+def test_every_turn_is_answered(tiny: Path) -> None:
+    (two_turn,) = respond(
+        load_model(tiny, FP32), chat_tokenizer(str(tiny)), [PROMPTS[1]], Sampling(max_new_tokens=4), 0
+    )
+    assert len(two_turn.replies) == 2
+
+
+def test_a_reply_at_the_limit_is_marked_as_cut(tiny: Path) -> None:
+    drawn = respond(
+        load_model(tiny, FP32), chat_tokenizer(str(tiny)), PROMPTS[:1], Sampling(temperature=0, max_new_tokens=3), 0
+    )
+    (reply,) = drawn[0].replies
+    ended = reply.token_ids[-1] == chat_tokenizer(str(tiny)).end_of_turn_id
+    assert reply.finish is (Finish.stop if ended else Finish.length)
+    assert len(reply.token_ids) <= 3
+
+
+def test_greedy_replies_are_the_likeliest_tokens(tiny: Path) -> None:
+    model, tokenizer = load_model(tiny, FP32), chat_tokenizer(str(tiny))
+    sampling = Sampling(temperature=0, max_new_tokens=5)
+    # Beside a longer prompt, so that it is padded.
+    (reply, _) = (r.replies[0] for r in respond(model, tokenizer, [PROMPTS[3], PROMPTS[2]], sampling, 0))
+    ids = tokenizer.prompt_ids(PROMPTS[3].messages())
+    for token in reply.token_ids:
+        with torch.no_grad():
+            assert int(model(torch.tensor([ids])).logits[0, -1].argmax()) == token
+        ids.append(token)
