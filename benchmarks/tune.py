@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,9 @@ class Tuner:
             for name, (model, precision) in sources.items()
         }
         return [
-            Example(prompt=s.prompt, chosen=s.chosen, rejected=s.rejected, signals={n: v[i] for n, v in signals.items()})
+            Example(
+                prompt=s.prompt, chosen=s.chosen, rejected=s.rejected, signals={n: v[i] for n, v in signals.items()}
+            )
             for i, s in enumerate(scored)
         ]
 
@@ -145,8 +148,7 @@ def main() -> None:
         table.add_row(t["contestant"], f"{t['learning_rate']:g}", f"{t['outcome']:.1f}", "yes" if t["chosen"] else "")
     console.print(table)
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(trials, file, indent=1)
+        Path(options.json).write_text(json.dumps(trials, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

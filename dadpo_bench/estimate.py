@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from dadpo_bench import registry
+from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models.embedded import NAME
+from dadpo_bench.models.loading import at_hand
 from dadpo_bench.models.precision import compute_dtype, device
-from dadpo_bench.pipeline import Plan, Stage
+from dadpo_bench.pipeline import Plan, Stage, done_stages
+from dadpo_bench.progress import dry
+from dadpo_bench.stages.bench import Bench
+from dadpo_bench.store import open_store
 from dadpo_bench.types import Prompt
 
 _CHARACTERS = 4.5
@@ -40,10 +49,12 @@ class Cost(NamedTuple):
     tokens: int
     seconds: float | None
     """None where the rate of this model on this machine is not known."""
+    done: bool
+    """Whether the store holds it all."""
 
 
-def estimate(plan: Plan) -> list[Cost]:
-    """Sizes of every stage of a run that finds nothing done; loads no weights."""
+def estimate(plan: Plan, store: str) -> list[Cost]:
+    """Sizes of every stage as if nothing were done, and which of them the store holds; loads no weights."""
     recipe = plan.recipe
     known = recipe.teacher.model == NAME and device().type == "cpu"
     rates = _CPU[str(compute_dtype())] if known else None
@@ -83,10 +94,34 @@ def estimate(plan: Plan) -> list[Cost]:
         (Stage.responses, judged, "responses", held_out * entrants + kl_tokens, "generate"),
         (Stage.judge, judged, "judgments", rating, "forward"),
     ]
+    done = _done(plan, Path(store))
     return [
-        Cost(str(stage), items if tokens else 0, unit, tokens, tokens / getattr(rates, rate) if rates else None)
+        Cost(
+            str(stage),
+            items if tokens else 0,
+            unit,
+            tokens,
+            tokens / getattr(rates, rate) if rates else None,
+            stage in done,
+        )
         for stage, items, unit, tokens, rate in stages
     ]
+
+
+def _done(plan: Plan, store: Path) -> list[Stage]:
+    """Stages that a SQLite store holds in full, found by walking through a copy of it."""
+    sources = (plan.recipe.teacher.model, plan.recipe.student.model)
+    if not store.is_file() or not all(at_hand(source) for source in sources if source):
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / store.name
+        with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        opened = open_store(str(copy))
+        opened.artefacts = store.with_suffix("")
+        done = done_stages(Bench(opened, LocalEngine(), dry()), plan)
+        opened.close()
+    return done
 
 
 def _prompt_tokens(prompt: Prompt) -> int:
@@ -100,21 +135,22 @@ def _replies(prompts: tuple[Prompt, ...], limit: int) -> int:
 def show_estimate(console: Console, plan: Plan, costs: list[Cost]) -> None:
     """The table and the sum."""
     recipe = plan.recipe
-    table = Table(title=f"{recipe.name}: what a run that finds nothing done would do")
-    for name in ("stage", "items", "tokens", "minutes"):
+    table = Table(title=recipe.name)
+    for name in ("stage", "items", "tokens", "minutes", "state"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for cost in costs:
         minutes = "–" if cost.seconds is None else f"{cost.seconds / 60:.1f}"
-        table.add_row(cost.stage, f"{cost.items:,} {cost.unit}", f"{cost.tokens:,}", minutes)
+        state = "done" if cost.done else "to do" if cost.items else "–"
+        table.add_row(cost.stage, f"{cost.items:,} {cost.unit}", f"{cost.tokens:,}", minutes, state)
     console.print(table)
     facts = [
         f"contestants: teacher, student, {', '.join(plan.trained)}; seeds: {', '.join(map(str, plan.seeds))}",
         f"tasks: {', '.join(f'{t.name} ({len(t.prompts)} prompts)' for t in plan.tasks)}; judge: {plan.judge}",
         f"arithmetic: {str(compute_dtype()).removeprefix('torch.')} on {device().type}",
     ]
-    seconds = [c.seconds for c in costs if c.seconds is not None]
-    if seconds:
-        facts.append(f"about {sum(seconds) / 60:.0f} minutes on two cores; what is in the store is not done again")
+    if all(c.seconds is not None for c in costs):
+        left = sum(c.seconds or 0 for c in costs if not c.done)
+        facts.append(f"about {left / 60:.0f} minutes to do on two cores; parts of a stage that are done count as to do")
     else:
         facts.append("no time: the rates of this model on this machine are not known")
     for fact in facts:

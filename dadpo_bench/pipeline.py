@@ -18,6 +18,7 @@ from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import find, frozen, tokenizer_key, training
+from dadpo_bench.progress import Owed
 from dadpo_bench.recipe import FIRST, Recipe
 from dadpo_bench.scores import save_scores
 from dadpo_bench.stages.bench import Bench, LocalModel
@@ -102,12 +103,11 @@ class _Run:
 
     bench: Bench
     plan: Plan
-    id: int
-    positions: Iterator[int]
-    judge: OpenJudge
-    teacher: LocalModel
-    student: LocalModel
-    sampled: bool
+    judge: OpenJudge = field(init=False)
+    teacher: LocalModel = field(init=False)
+    student: LocalModel = field(init=False)
+    sampled: bool = field(init=False)
+    """Whether student and teacher share a tokenizer, so that sampled ids train as they are."""
     taught: list[Stored] = field(default_factory=list)
     models: dict[tuple[str, int], LocalModel] = field(default_factory=dict)
     pairs: dict[int, list[Example]] = field(default_factory=dict)
@@ -131,41 +131,40 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
         session.add(row)
         session.flush()
         run_id = row.id
-    context = JudgeContext(find(recipe.teacher.model), recipe.teacher.chat_template)
-    judge = open_judge(bench, plan.judge, plan.judge_settings, context)
-    positions = iter(range(1000))
-    with _timed(bench, run_id, positions, Stage.models):
-        teacher = teacher_of(bench, recipe)
-        student = student_of(bench, recipe, plan.train_task.prompts)
-        sampled = tokenizer_key(teacher.directory) == tokenizer_key(student.directory)
-    state = _Run(bench, plan, run_id, positions, judge, teacher, student, sampled)
-    stages: dict[Stage, Callable[[_Run], None]] = {
-        Stage.teacher_responses: _teacher_responses,
-        Stage.dsft: _dsft,
-        Stage.student_responses: _student_responses,
-        Stage.signals: _signals,
-        Stage.train: _train,
-        Stage.responses: _responses,
-        Stage.judge: _judge,
-        Stage.score: _score,
-    }
-    for stage, work in stages.items():
+    state = _Run(bench, plan)
+    for position, (stage, work) in enumerate(_STAGES.items()):
         if list(Stage).index(stage) <= list(Stage).index(until):
-            with _timed(bench, run_id, positions, stage):
+            with _timed(bench, run_id, position, stage):
                 work(state)
     with bench.store.write() as session:
         finished = session.get_one(schema.Run, run_id)
         finished.finished = datetime.now(UTC)
 
 
+def done_stages(bench: Bench, plan: Plan) -> list[Stage]:
+    """Stages of which nothing is owed, as far as they can be known without doing the first that owes.
+
+    `bench` has a reporter whose bars raise `Owed`, and a store that may be written: a copy.
+    """
+    state = _Run(bench, plan)
+    done: list[Stage] = []
+    for stage, work in _STAGES.items():
+        try:
+            work(state)
+        except Owed:
+            break
+        done.append(stage)
+    return done
+
+
 @contextmanager
-def _timed(bench: Bench, run_id: int, positions: Iterator[int], stage: Stage) -> Iterator[None]:
+def _timed(bench: Bench, run_id: int, position: int, stage: Stage) -> Iterator[None]:
     bench.reporter.say(f"{stage}")
     began = time.monotonic()
     yield
     row = schema.StageTime(
         run_id=run_id,
-        position=next(positions),
+        position=position,
         stage=str(stage),
         seconds=time.monotonic() - began,
         peak_bytes=peak_bytes(),
@@ -178,6 +177,16 @@ def peak_bytes() -> int:
     """The process's peak resident memory so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _models(run: _Run) -> None:
+    bench, recipe = run.bench, run.plan.recipe
+    # The judge first: a missing API key is told before any work.
+    context = JudgeContext(find(recipe.teacher.model), recipe.teacher.chat_template)
+    run.judge = open_judge(bench, run.plan.judge, run.plan.judge_settings, context)
+    run.teacher = teacher_of(bench, recipe)
+    run.student = student_of(bench, recipe, run.plan.train_task.prompts)
+    run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)
 
 
 def _teacher_responses(run: _Run) -> None:
@@ -339,3 +348,16 @@ def _judge(run: _Run) -> None:
 def _score(run: _Run) -> None:
     save_scores(run.bench.store, run.plan.recipe.protocol_key, run.judge.key)
     write_board(run.bench.store)
+
+
+_STAGES: dict[Stage, Callable[[_Run], None]] = {
+    Stage.models: _models,
+    Stage.teacher_responses: _teacher_responses,
+    Stage.dsft: _dsft,
+    Stage.student_responses: _student_responses,
+    Stage.signals: _signals,
+    Stage.train: _train,
+    Stage.responses: _responses,
+    Stage.judge: _judge,
+    Stage.score: _score,
+}

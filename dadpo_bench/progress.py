@@ -103,3 +103,24 @@ class Reporter:
 def silent() -> Reporter:
     """For tests and libraries."""
     return Reporter(Console(quiet=True), quiet=True)
+
+
+class Owed(Exception):
+    """Raised by `Dry` where there is work to do."""
+
+
+class Dry(Reporter):
+    """For `--dry-run`: whoever would show a bar has work to do, and is stopped there."""
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str = "items") -> Iterator[Bar]:
+        """As of `Reporter`. Raises `Owed` where there is work."""
+        if total:
+            raise Owed(f"{label}: {total} {unit}")
+        with super().bar(label, total, unit) as bar:
+            yield bar
+
+
+def dry() -> Dry:
+    """A reporter that stops work before it begins."""
+    return Dry(Console(quiet=True), quiet=True)

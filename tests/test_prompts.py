@@ -14,10 +14,11 @@ SETS = {
     "heldout": load_task("assistance", "heldout").prompts,
     "general": load_task("general", "heldout").prompts,
 }
-_COMMON = set(
-    "a an and are as at be but by for from have how i in is it my of on or please that the this to was what when "
-    "with you your me do does one two three sentence sentences short keep under words in no more than".split()
-)
+_STOP_WORDS = """
+a an and are as at be but by for from have how i in is it my of on or please that the this to was what when with you
+your me do does one two three sentence sentences short keep under words no more than
+"""
+_COMMON = frozenset(_STOP_WORDS.split())
 
 
 def words(prompt: Prompt) -> list[str]:

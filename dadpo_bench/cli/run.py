@@ -68,7 +68,7 @@ def run(
     plan = make_plan(chosen, methods, seeds, judge)
     console = Console()
     if dry_run:
-        costs = estimate(plan)
+        costs = estimate(plan, store)
         if as_json:
             typer.echo(json.dumps([cost._asdict() for cost in costs], indent=1))
         else:

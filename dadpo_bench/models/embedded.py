@@ -42,10 +42,23 @@ def embedded_teacher() -> Path:
     source = Path(spec.submodule_search_locations[0])
     if not (source / _GGUF).is_file():
         raise UserError(f"{source} holds no {_GGUF}: {_REMEDY}")
-    target = cache_dir() / f"{NAME}-{importlib.metadata.version(PACKAGE)}"
+    target = _target()
     if not target.is_dir():
         _convert(source, target)
     return target
+
+
+def _target() -> Path:
+    return cache_dir() / f"{NAME}-{importlib.metadata.version(PACKAGE)}"
+
+
+def converted() -> Path | None:
+    """The directory where the conversion was done already, else None."""
+    try:
+        target = _target()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return target if target.is_dir() else None
 
 
 def _convert(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dadpo_bench.errors import UserError
-from dadpo_bench.models.embedded import NAME, cache_dir, embedded_teacher
+from dadpo_bench.models.embedded import NAME, cache_dir, converted, embedded_teacher
 from dadpo_bench.models.precision import Precision, device
 from dadpo_bench.types import content_key
 
@@ -27,15 +27,25 @@ def find(model: str) -> Path:
     if model == NAME:
         return embedded_teacher()
     path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"model directory {model} has no config.json")
-        if not list(path.glob("*.safetensors")):
-            raise UserError(f"model directory {model} has no *.safetensors weights")
-        return path
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise UserError(f"no model directory '{model}'")
-    return _download(model)
+    if not path.is_dir():
+        if model.count("/") != 1 or model.startswith((".", "/", "~")):
+            raise UserError(f"no model directory '{model}'")
+        path = _download(model)
+    if not (path / "config.json").is_file():
+        raise UserError(f"model {model} has no config.json")
+    if not list(path.glob("*.safetensors")):
+        raise UserError(
+            f"model {model} has no *.safetensors weights; convert it (load it and call "
+            "save_pretrained) and name that directory"
+        )
+    return path
+
+
+def at_hand(model: str) -> bool:
+    """Whether `find` would neither convert nor download anything."""
+    if model == NAME:
+        return converted() is not None
+    return Path(model).expanduser().is_dir()
 
 
 def _download(model: str) -> Path:

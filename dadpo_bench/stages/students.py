@@ -45,15 +45,18 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
     output = bench.store.artefacts / f"student-{key[:8]}"
 
     def make(scratch: Path) -> JsonObject:
-        return prune(
-            source,
-            chat_tokenizer(str(source), template),
-            scratch,
-            ratio=settings.ratio,
-            importance=settings.importance,
-            prompts=calibration,
-            seed=settings.seed,
-        )
+        with bench.reporter.bar(f"prune {source.name}", 1, "models") as bar:
+            record = prune(
+                source,
+                chat_tokenizer(str(source), template),
+                scratch,
+                ratio=settings.ratio,
+                importance=settings.importance,
+                prompts=calibration,
+                seed=settings.seed,
+            )
+            bar.advance()
+        return record
 
     record = settings.model_dump(mode="json")
     return _derive(bench, key, "prune", "student", output, record, template, make)

@@ -35,6 +35,8 @@ class Store:
         self.path = path
         """File of a SQLite store; None for a server."""
         self.published = published
+        self.artefacts = path.with_suffix("") if path else Path("results/team")
+        """Where checkpoints of this store lie."""
 
     @property
     def name(self) -> str:
@@ -49,11 +51,6 @@ class Store:
         if self.path.resolve() == REFERENCE.resolve():
             return Path("leaderboard.md")
         return self.path.with_suffix(".md")
-
-    @property
-    def artefacts(self) -> Path:
-        """Where checkpoints of this store lie."""
-        return self.path.with_suffix("") if self.path else Path("results/team")
 
     @contextmanager
     def read(self) -> Iterator[Session]:

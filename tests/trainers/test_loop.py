@@ -164,9 +164,7 @@ def test_nothing_to_train_on_is_told(tiny: Path, examples: list[Example], tmp_pa
         train("sft", tiny, tmp_path / "x", examples, max_tokens=2)
 
 
-def test_a_preference_method_without_its_signal_is_refused(
-    tiny: Path, examples: list[Example], tmp_path: Path
-) -> None:
+def test_a_preference_method_without_its_signal_is_refused(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
     bare = [e.model_copy(update={"signals": {"reference": e.signals["reference"]}}) for e in examples]
     with pytest.raises(WorkError, match="no stored signal of teacher"):
         train("dadpo", tiny, tmp_path / "x", bare)

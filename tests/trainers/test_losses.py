@@ -114,9 +114,7 @@ def test_losses_gradients_and_rewards_agree_with_independent_figures(expected: d
 
 @needs_oracle
 def test_divergences_agree_with_independent_figures(expected: dict) -> None:
-    student, teacher = (
-        torch.tensor(expected[f"{who}_logits"], dtype=torch.float64) for who in ("student", "teacher")
-    )
+    student, teacher = (torch.tensor(expected[f"{who}_logits"], dtype=torch.float64) for who in ("student", "teacher"))
     names = {
         "forward_kl": "forward_kl",
         "reverse_kl": "reverse_kl",
@@ -150,6 +148,4 @@ def test_minimising_the_population_loss_gives_the_closed_form(expected: dict) ->
         return (preferred * losses).sum().detach()
 
     optimiser.step(closure)
-    torch.testing.assert_close(
-        theta.log_softmax(0).detach(), tensor(*case["log_optimal_policy"]), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(theta.log_softmax(0).detach(), tensor(*case["log_optimal_policy"]), rtol=0, atol=1e-6)
