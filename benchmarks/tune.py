@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
 
-from dadpo_bench.comparisons import OpenJudge, ask, open_judge
+from dadpo_bench.comparisons import OpenJudge, ask, construct_judge, note_judge
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models import frozen, training
 from dadpo_bench.pipeline import SHARED_SEED
@@ -36,11 +36,11 @@ from dadpo_bench.types import Example, JudgeContext, Sampling
 
 SAMPLES = 4
 GRID = {
-    "sft": (1e-4, 3e-4, 6e-4),
-    "kd": (1e-4, 3e-4, 6e-4),
-    "dpo": (1e-5, 2e-5, 5e-5),
-    "dpo-matched": (1e-5, 2e-5, 5e-5),
-    "dadpo": (1e-5, 2e-5, 5e-5),
+    "sft": (1e-4, 3e-4),
+    "kd": (1e-4, 3e-4),
+    "dpo": (1e-5, 5e-5),
+    "dpo-matched": (1e-5, 5e-5),
+    "dadpo": (1e-5, 5e-5),
 }
 
 
@@ -53,8 +53,8 @@ class Tuner:
         self.validation = load_task(recipe.prompts.task, "validation", 32).prompts
         self.teacher = teacher_of(bench, recipe)
         self.student = student_of(bench, recipe, prompts)
-        context = JudgeContext(self.teacher.directory, self.teacher.chat_template)
-        self.judge: OpenJudge = open_judge(bench, "pmi", {}, context)
+        context = JudgeContext(lambda: self.teacher.directory, self.teacher.chat_template)
+        self.judge: OpenJudge = note_judge(bench, "pmi", *construct_judge("pmi", {}, context))
         sampling = recipe.teacher_sampling
         self.taught = collect_responses(bench, self.teacher, prompts, sampling, SHARED_SEED, "teacher's responses")
 

@@ -66,10 +66,14 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
         raise UserError(explain(error, f"judge {base}", list(config.model_fields))) from error
 
 
-def open_judge(bench: Bench, name: str, settings: Mapping[str, Any], context: JudgeContext) -> OpenJudge:
-    """Construct the judge and note it in the store. A missing API key is told here, before any work."""
+def construct_judge(name: str, settings: Mapping[str, Any], context: JudgeContext) -> tuple[JudgeEntry, Any]:
+    """The judge itself; loads no model. A missing API key is told here, before any work."""
     entry, config = check_judge(name, settings)
-    judge = registry.judges.load(entry.name)(config, context)
+    return entry, registry.judges.load(entry.name)(config, context)
+
+
+def note_judge(bench: Bench, name: str, entry: JudgeEntry, judge: Any) -> OpenJudge:
+    """Note a judge in the store, under a key made of its identity."""
     identity = dict(judge.identity())
     key = content_key("judge", entry.name, identity)
     row = {"key": key, "name": name, "kind": entry.kind, "proxy": entry.proxy, "identity": identity}

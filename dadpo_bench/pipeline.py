@@ -13,13 +13,14 @@ from enum import StrEnum
 from typing import Any
 
 from dadpo_bench import registry
-from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, open_judge
+from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, construct_judge, note_judge
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import find, frozen, tokenizer_key, training
 from dadpo_bench.progress import Owed
 from dadpo_bench.recipe import FIRST, Recipe
+from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.scores import save_scores
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
@@ -151,10 +152,17 @@ def done_stages(bench: Bench, plan: Plan) -> list[Stage]:
     for stage, work in _STAGES.items():
         try:
             work(state)
-        except Owed:
+        except (Owed, UserError):  # a judge without its key may be planned, not asked
             break
         done.append(stage)
     return done
+
+
+def judge_of(plan: Plan) -> tuple[JudgeEntry, Any]:
+    """The plan's judge, not yet asked. Raises `UserError` where it cannot be, e.g. without an API key."""
+    teacher = plan.recipe.teacher
+    context = JudgeContext(lambda: find(teacher.model), teacher.chat_template)
+    return construct_judge(plan.judge, plan.judge_settings, context)
 
 
 @contextmanager
@@ -181,9 +189,7 @@ def peak_bytes() -> int:
 
 def _models(run: _Run) -> None:
     bench, recipe = run.bench, run.plan.recipe
-    # The judge first: a missing API key is told before any work.
-    context = JudgeContext(find(recipe.teacher.model), recipe.teacher.chat_template)
-    run.judge = open_judge(bench, run.plan.judge, run.plan.judge_settings, context)
+    run.judge = note_judge(bench, run.plan.judge, *judge_of(run.plan))
     run.teacher = teacher_of(bench, recipe)
     run.student = student_of(bench, recipe, run.plan.train_task.prompts)
     run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)

@@ -17,8 +17,8 @@ from dadpo_bench.scores import DRAWS, SEED, panels
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, schema
 
-_Row = tuple[str, str, str, str]
-"""Recipe, judge, task and contestant."""
+_Row = tuple[str, str, str, str, str]
+"""Protocol's key, recipe, judge, task and contestant."""
 
 
 class Compared(NamedTuple):
@@ -55,11 +55,13 @@ def compare_stores(new: Store, old: Store, alpha: float) -> list[Compared]:
         if found is not None:
             raw.append((row, 100 * float(np.nanmean(before)), 100 * float(np.nanmean(after)), found))
     if not raw:
-        raise UserError(f"{new.name} and {old.name} share no row: same recipe, judge, task and contestant are needed")
+        raise UserError(
+            f"{new.name} and {old.name} share no row: equal recipe (but for its methods), judge and task needed"
+        )
     corrected = scoring.holm([found.p_value for *_, found in raw])
     return [
         Compared(
-            *row,
+            *row[1:],
             prompts=found.prompts,
             before=before,
             after=after,
@@ -84,7 +86,7 @@ def _outcomes(store: Store) -> dict[_Row, dict[str, float]]:
                     if entrant.kind not in ("method", "student"):
                         continue
                     outcomes: Floats = scoring.nanmean(scoring.prompt_outcomes(panel.orders(entrant)), 0)
-                    row = (protocol.name, judge.name, panel.task.name, entrant.label)
+                    row = (protocol.key, protocol.name, judge.name, panel.task.name, entrant.label)
                     given = {p: float(o) for p, o in zip(panel.prompts, outcomes, strict=True) if not np.isnan(o)}
                     if given:
                         found[row] = given

@@ -191,9 +191,10 @@ class PointwiseJudge(Protocol):
 
 
 class JudgeContext(NamedTuple):
-    """What a judge may use besides its config: the directory of the recipe's teacher and its chat template."""
+    """What a judge may use besides its config: where the recipe's teacher lies, and its chat template."""
 
-    teacher: Path
+    teacher: Callable[[], Path]
+    """Asked only by judges that need it: finding a model may mean converting or downloading it."""
     teacher_chat_template: str | None
 
 

@@ -91,7 +91,7 @@ class Answer(NamedTuple):
     """Of the attempt that succeeded."""
 
 
-class Unanswered(Exception):  # noqa: N818  (an outcome of one question, not a fault)
+class Unanswered(Exception):
     """One question has no answer; `reason` is what an unscored verdict says."""
 
     def __init__(self, reason: str, *, failure: bool = False) -> None:

@@ -107,7 +107,7 @@ class _Likelihood(ABC):
 
     @cached_property
     def _directory(self) -> Path:
-        return find(self._config.model) if self._config.model else self._context.teacher
+        return find(self._config.model) if self._config.model else self._context.teacher()
 
     @property
     def _chat_template(self) -> str | None:

@@ -53,7 +53,7 @@ def _sections(store: Store, protocol_key: str, judge: str) -> list[Section]:
 
 
 def _reference(store: Store, protocol_key: str, judge: str) -> list[Section]:
-    if not REFERENCE.is_file() or (store.path and store.path.resolve() == REFERENCE.resolve()):
+    if not REFERENCE.is_file() or store.is_reference:
         return []
     reference = open_store(str(REFERENCE), create=False)
     found = _sections(reference, protocol_key, judge)

@@ -56,7 +56,7 @@ def run(
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
     from dadpo_bench.estimate import estimate, show_estimate
-    from dadpo_bench.pipeline import Stage, make_plan
+    from dadpo_bench.pipeline import Stage, judge_of, make_plan
     from dadpo_bench.pipeline import run as run_stages
     from dadpo_bench.progress import Reporter
     from dadpo_bench.registry import unknown
@@ -74,6 +74,7 @@ def run(
         else:
             show_estimate(console, plan, costs)
         return
+    judge_of(plan)  # a missing key is told before anything is made
     opened = open_store(store)
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
     arguments = {

@@ -48,9 +48,14 @@ class Store:
         """The board this store writes: top-level `leaderboard.md` for the reference, else beside the store."""
         if self.path is None:
             return Path("results/team.md")
-        if self.path.resolve() == REFERENCE.resolve():
-            return Path("leaderboard.md")
+        if self.is_reference:
+            return self.path.resolve().parent.parent / "leaderboard.md"
         return self.path.with_suffix(".md")
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the committed `results/reference.sqlite3` of a checkout."""
+        return self.path is not None and self.path.resolve().parts[-2:] == REFERENCE.parts
 
     @contextmanager
     def read(self) -> Iterator[Session]:

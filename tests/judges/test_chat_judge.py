@@ -25,7 +25,7 @@ from judges.endpoint import _retry_after
 from tests.judges.scripted_server import Act, Script, ScriptedServer, fails, says, serving
 
 KEY = "sk-secret-0123456789"
-CONTEXT = JudgeContext(Path(), None)
+CONTEXT = JudgeContext(Path, None)
 
 
 @pytest.fixture(autouse=True)

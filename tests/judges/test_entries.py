@@ -34,7 +34,7 @@ def test_entries_point_to_what_they_say(entry: JudgeEntry) -> None:
 
 
 def test_longer_counts_characters_of_all_replies() -> None:
-    judge = resolve(entries.longer.target)(None, JudgeContext(Path(), None))
+    judge = resolve(entries.longer.target)(None, JudgeContext(Path, None))
     prompt = Prompt(id="p", turns=("a", "b"))
     replies = (Reply(text="é\U0001f600"), Reply(text="xyz"))
     response = Response(prompt=prompt, replies=replies)

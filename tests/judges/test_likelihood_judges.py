@@ -34,7 +34,7 @@ def fp32() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def context(tiny: Path) -> JudgeContext:
-    return JudgeContext(teacher=tiny, teacher_chat_template=None)
+    return JudgeContext(teacher=lambda: tiny, teacher_chat_template=None)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_control_tokens_in_a_response_are_text(pmi: Pmi) -> None:
 
 
 def test_a_huge_response_costs_no_more_than_its_first_tokens(tiny: Path, plain: Any) -> None:
-    judge = Pmi(PmiConfig(max_tokens=16), JudgeContext(tiny, None))
+    judge = Pmi(PmiConfig(max_tokens=16), JudgeContext(lambda: tiny, None))
     text = "Zebra quick, " * 10_000
     (term, neutral) = judge.terms(answer(text, turns=("Say " * 500,)))
     assert len(term.reply) == len(neutral.reply) == len(term.prompt) == 16
@@ -207,7 +207,7 @@ def test_the_model_is_loaded_at_the_first_rating_only(context: JudgeContext, mon
 
 def test_identity_is_what_decides_a_rating(tiny: Path, tmp_path: Path) -> None:
     def identity(config: PmiConfig, template: str | None = None) -> str:
-        return json.dumps(Pmi(config, JudgeContext(tiny, template)).identity())
+        return json.dumps(Pmi(config, JudgeContext(lambda: tiny, template)).identity())
 
     assert identity(PmiConfig()) == identity(PmiConfig(model=str(tiny)))  # where the model lies does not matter
     assert str(tiny) not in identity(PmiConfig(model=str(tiny)))
@@ -218,13 +218,13 @@ def test_identity_is_what_decides_a_rating(tiny: Path, tmp_path: Path) -> None:
         identity(PmiConfig(max_tokens=7)),
         identity(PmiConfig(model=str(other))),
         identity(PmiConfig(), "{{ messages[0].content }}"),
-        json.dumps(GptScore(LikelihoodConfig(), JudgeContext(tiny, None)).identity()),
+        json.dumps(GptScore(LikelihoodConfig(), JudgeContext(lambda: tiny, None)).identity()),
     }
     assert len(variants) == 6
 
 
 def test_a_context_too_short_for_the_truncation_is_refused_with_the_remedy(tiny: Path) -> None:
-    judge = Pmi(PmiConfig(max_tokens=1025), JudgeContext(tiny, None))
+    judge = Pmi(PmiConfig(max_tokens=1025), JudgeContext(lambda: tiny, None))
     with pytest.raises(UserError, match="set max_tokens to at most 1024"):
         rate(judge, answer("Red"))
 

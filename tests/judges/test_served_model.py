@@ -80,7 +80,9 @@ def test_both_orders_of_two_prompts_come_back_with_a_verdict_or_a_reason(
         for question, (good, bad) in asked.items()
         for order in get_args(Order)
     ]
-    judge = Chat(ChatConfig(model=model, base_url=url, max_tokens=48, concurrency=2), JudgeContext(Path(model), None))
+    judge = Chat(
+        ChatConfig(model=model, base_url=url, max_tokens=48, concurrency=2), JudgeContext(lambda: Path(model), None)
+    )
     verdicts = dict(judge.judge(comparisons))
     assert sorted(verdicts) == [0, 1, 2, 3]
     for verdict in verdicts.values():
