@@ -165,24 +165,19 @@ def test_a_huge_response_costs_no_more_than_its_first_tokens(tiny: Path, plain: 
     assert rate(judge, answer(text))[0].value is not None
 
 
-def test_results_come_batch_by_batch(pmi: Pmi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "SCORING_TOKENS", 64)
-    calls = []
-    scores = likelihood.token_scores
-    monkeypatch.setattr(likelihood, "token_scores", lambda *args: calls.append(args) or scores(*args))
-    ratings = pmi.rate([answer("Red", turns=(f"{n}?",)) for n in range(6)])
+def test_a_rating_does_not_depend_on_what_else_is_rated(pmi: Pmi) -> None:
+    responses = [answer("Red and blue.", turns=(f"Write {n}.",)) for n in range(5)]
+    together = rate(pmi, *responses)
+    assert together == [rate(pmi, response)[0] for response in responses]
+    assert together[::-1] == rate(pmi, *responses[::-1])
+
+
+def test_ratings_come_one_by_one(pmi: Pmi, monkeypatch: pytest.MonkeyPatch) -> None:
+    ratings = pmi.rate([answer("Red"), answer("Blue")])
     next(ratings)
-    assert len(calls) == 1
-    assert len(list(ratings)) == 5
-    assert len(calls) > 2
-
-
-def test_a_prompt_shared_by_contestants_is_computed_once(pmi: Pmi, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    scores = likelihood.token_scores
-    monkeypatch.setattr(likelihood, "token_scores", lambda *args: asked.extend(args[1]) or scores(*args))
-    rate(pmi, answer("Red"), answer("Blue"), answer("Red"))
-    assert [len(branching.continuations) for branching in asked] == [2, 2]  # the prompt and the neutral one
+    monkeypatch.setattr(likelihood, "token_scores", None)
+    with pytest.raises(TypeError):
+        next(ratings)
 
 
 def test_a_log_prob_that_is_not_finite_leaves_the_response_unscored(pmi: Pmi, monkeypatch: pytest.MonkeyPatch) -> None:
