@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+import psutil
+from safetensors import SafetensorError, safe_open
 
 from dadpo_bench import registry
 from dadpo_bench.errors import WorkError
@@ -59,23 +62,7 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
         return record
 
     record = settings.model_dump(mode="json")
-    return _derive(bench, key, "prune", "student", output, record, template, make)
-
-
-def train_key(method: str, settings: Mapping[str, Any], start: LocalModel, data: Sequence[Any], seed: int) -> str:
-    """Key of all that decides a checkpoint's weights."""
-    fixed = {k: v for k, v in settings.items() if k != "method"}
-    return content_key(
-        "train",
-        method,
-        fixed,
-        start.key,
-        start.chat_template,
-        list(data),
-        seed,
-        str(training()),
-        TRAINER_VERSION,
-    )
+    return _derive(bench, key, "prune", "student", source, output, record, template, make)
 
 
 def train(
@@ -92,8 +79,21 @@ def train(
     """A contestant's checkpoint of one seed. `settings` are the validated ones, `method` among them."""
     method_name = settings["method"]
     entry = registry.methods[method_name]
-    data = [e.model_dump(mode="json") for e in examples]
-    key = train_key(method_name, settings, start, data, seed)
+    fixed = {k: v for k, v in settings.items() if k != "method"}
+    live_teacher = teacher if "teacher_logits" in entry.signals else None
+    key = content_key(
+        "train",
+        method_name,
+        fixed,
+        start.key,
+        start.chat_template,
+        live_teacher.key if live_teacher else None,
+        [e.model_dump(mode="json") for e in examples],
+        sampled,
+        seed,
+        str(training()),
+        TRAINER_VERSION,
+    )
     label = f"train {name}, seed {seed}"
     metrics: list[dict[str, Any]] = []
 
@@ -110,9 +110,9 @@ def train(
                     start=start.directory,
                     output=scratch,
                     examples=examples,
-                    settings={k: v for k, v in settings.items() if k != "method"},
+                    settings=fixed,
                     seed=seed,
-                    teacher=teacher.directory if "teacher_logits" in entry.signals else None,
+                    teacher=live_teacher.directory if live_teacher else None,
                     sampled_ids=sampled,
                     chat_template=start.chat_template,
                     report=report,
@@ -123,7 +123,7 @@ def train(
         return checkpoint.model_dump(mode="json", exclude={"path"})
 
     output = bench.store.artefacts / f"{name}-seed{seed}-{key[:8]}"
-    return _derive(bench, key, "train", name, output, dict(settings), start.chat_template, make)
+    return _derive(bench, key, "train", name, start.directory, output, dict(settings), start.chat_template, make)
 
 
 def _derive(
@@ -131,6 +131,7 @@ def _derive(
     key: str,
     kind: str,
     name: str,
+    source: Path,
     output: Path,
     settings: Mapping[str, Any],
     template: str | None,
@@ -141,18 +142,14 @@ def _derive(
         known = session.get(schema.Derivation, key)
     if known is not None and output.is_dir():
         return LocalModel(name, output, known.model_key, template)
-    scratch = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
     began = time.monotonic()
     try:
-        scratch.mkdir(parents=True)
-        record = make(scratch)
-        shutil.rmtree(output, ignore_errors=True)
-        scratch.rename(output)
-    except OSError as error:
-        raise WorkError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with _scratch(output) as scratch:
+            _check_space(scratch, parameters_of(source))
+            record = make(scratch)
+            _move(scratch, output)
+    except (OSError, SafetensorError) as error:
+        raise WorkError(f"cannot make {output}: {getattr(error, 'strerror', None) or error}") from error
     model = _note(bench, name, output, template)
     row = schema.Derivation(
         key=key,
@@ -165,6 +162,38 @@ def _derive(
     with bench.store.write() as session:
         session.merge(row)
     return model
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """A directory of this process's own beside `output`; those of processes that were killed are cleared away."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for stale in output.parent.glob(".*.partial"):
+        if not psutil.pid_exists(int(stale.name.split(".")[-2])):
+            shutil.rmtree(stale, ignore_errors=True)
+    scratch = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_space(folder: Path, parameters: int) -> None:
+    """Refuse before the work, not behind it, where a checkpoint in fp32 would not fit."""
+    free, needed = shutil.disk_usage(folder).free, 4 * parameters
+    if free < needed:
+        raise WorkError(f"{folder.parent} has {free / 1e9:.1f} GB left and a checkpoint takes {needed / 1e9:.1f} GB")
+
+
+def _move(scratch: Path, output: Path) -> None:
+    """Put a finished model in its place; one that another run put there meanwhile is the same and stays."""
+    if output.is_dir():
+        if weights_key(output) == weights_key(scratch):
+            return
+        shutil.rmtree(output)
+    scratch.rename(output)
 
 
 def _note(bench: Bench, name: str, directory: Path, template: str | None) -> LocalModel:
