@@ -25,17 +25,20 @@ def build_tiny_model(
     vocabulary: int = 300,
     context: int = 2048,
     seed: int = 0,
+    architecture: str = "Llama",
+    chat_template: str | None = CHATML,
 ) -> Path:
-    """Write a random Llama of `hidden` width and `layers` layers with a byte-level ChatML tokenizer.
+    """Write a random Llama (or Qwen2) of `hidden` width and `layers` layers with a byte-level ChatML tokenizer.
 
     Weights are wide enough (standard deviation 0.2) that log-probs differ from token to token. The same
     arguments give the same files. Returns `directory`, which plain `from_pretrained` loads.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
     tokenizer = _tokenizer(vocabulary)
-    config = LlamaConfig(
+    tokenizer.chat_template = chat_template
+    config = getattr(transformers, f"{architecture}Config")(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -50,7 +53,7 @@ def build_tiny_model(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+        model = getattr(transformers, f"{architecture}ForCausalLM")(config)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
@@ -75,5 +78,4 @@ def _tokenizer(vocabulary: int):  # type: ignore[no-untyped-def]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token="<|im_start|>"
     )
-    tokenizer.chat_template = CHATML
     return tokenizer
