@@ -75,7 +75,6 @@ def _tokenizer(vocabulary: int):  # type: ignore[no-untyped-def]
         show_progress=False,
     )
     raw.train_from_iterator(_CORPUS, trainer)
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token="<|im_start|>"
     )
-    return tokenizer

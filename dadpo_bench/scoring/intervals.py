@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ _EXACT = 12
 _CHUNK = 2_000_000
 
 
+@lru_cache(maxsize=16)
 def bootstrap_counts(prompts: int, draws: int, seed: int) -> Counts:
     """(draws, prompts): how often each prompt is drawn; one draw is shared by all methods."""
     rng = np.random.default_rng(seed)
@@ -25,6 +27,7 @@ def bootstrap_counts(prompts: int, draws: int, seed: int) -> Counts:
     if prompts:
         for row in counts:
             row[:] = np.bincount(rng.integers(0, prompts, prompts), minlength=prompts)
+    counts.flags.writeable = False
     return counts
 
 
