@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import time
@@ -147,6 +148,7 @@ def _derive(
         with _scratch(output) as scratch:
             _check_space(scratch, parameters_of(source))
             record = make(scratch)
+            gc.collect()  # optimiser and model refer to each other; the next stage needs their memory
             _move(scratch, output)
     except (OSError, SafetensorError) as error:
         raise WorkError(f"cannot make {output}: {getattr(error, 'strerror', None) or error}") from error
