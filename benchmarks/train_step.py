@@ -1,4 +1,4 @@
-"""Times our training steps against limit A, interleaved in one run: a plain `model(input_ids, labels)` of as many tokens.
+"""Times training steps against limit A, interleaved in one run: a plain `model(input_ids, labels)` of as many tokens.
 
 A step is forward and backward, the optimiser outside; weights in the machine's own compute format on both sides.
 Pairs are random words with chat-like lengths (about 160 + 80 + 75 tokens), seeded.
