@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from dadpo_bench.cli.options import STORE, JsonOption, StoreOption, relative
-from dadpo_bench.store.connection import REFERENCE
+from dadpo_bench.places import REFERENCE_STORE
 
 
 class Format(StrEnum):
@@ -62,7 +62,7 @@ def leaderboard(
 
 def check(
     store: StoreOption = STORE,
-    against: Annotated[str, typer.Option(help="Store to compare with.")] = str(REFERENCE),
+    against: Annotated[str, typer.Option(help="Store to compare with.")] = str(REFERENCE_STORE),
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Level of the one-sided test, over all rows.")] = 0.05,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dadpo_bench.store.connection import DEFAULT
+from dadpo_bench.places import DEFAULT_STORE
 
 StoreOption = Annotated[
     str,
@@ -19,7 +19,7 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-STORE = str(DEFAULT)
+STORE = str(DEFAULT_STORE)
 
 
 def relative(path: Path) -> str:

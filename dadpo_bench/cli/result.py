@@ -14,7 +14,8 @@ from sqlalchemy import select
 
 from dadpo_bench.cli.options import relative
 from dadpo_bench.leaderboard import Section, number, sections
-from dadpo_bench.store import REFERENCE, Store, open_store, schema
+from dadpo_bench.places import REFERENCE_STORE
+from dadpo_bench.store import Store, open_store, schema
 
 
 def show_result(console: Console, store: Store, protocol_key: str, judge: str, *, as_json: bool) -> None:
@@ -53,9 +54,9 @@ def _sections(store: Store, protocol_key: str, judge: str) -> list[Section]:
 
 
 def _reference(store: Store, protocol_key: str, judge: str) -> list[Section]:
-    if not REFERENCE.is_file() or store.is_reference:
+    if not REFERENCE_STORE.is_file() or store.is_reference:
         return []
-    reference = open_store(str(REFERENCE), create=False)
+    reference = open_store(str(REFERENCE_STORE), create=False)
     found = _sections(reference, protocol_key, judge)
     reference.close()
     return found

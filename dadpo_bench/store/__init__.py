@@ -1,11 +1,9 @@
 """The store: SQLAlchemy over SQLite or a server, the single source of truth of every stage."""
 
-from dadpo_bench.store.connection import DEFAULT, REFERENCE, Store, open_store, publish
+from dadpo_bench.store.connection import Store, open_store, publish
 from dadpo_bench.store.rows import insert_missing, known_responses, save_task
 
 __all__ = [
-    "DEFAULT",
-    "REFERENCE",
     "Store",
     "insert_missing",
     "known_responses",

@@ -19,9 +19,8 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.places import REFERENCE_STORE
 
-REFERENCE = Path("results/reference.sqlite3")
-DEFAULT = Path("results/local.sqlite3")
 _BUSY_SECONDS = 120
 _PUBLISHED = 0xDAD0
 """SQLite `application_id` of a published store."""
@@ -55,7 +54,7 @@ class Store:
     @property
     def is_reference(self) -> bool:
         """Whether this is the committed `results/reference.sqlite3` of a checkout."""
-        return self.path is not None and self.path.resolve().parts[-2:] == REFERENCE.parts
+        return self.path is not None and self.path.resolve().parts[-2:] == REFERENCE_STORE.parts
 
     @contextmanager
     def read(self) -> Iterator[Session]:
