@@ -14,6 +14,9 @@ from dadpo_bench.errors import UserError, WorkError
 
 errors = Console(stderr=True)
 
+# typer carries its own click; this is that click's UsageError.
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
 
 def _say(text: str) -> None:
     errors.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
@@ -23,6 +26,10 @@ class _Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            command = error.ctx.command_path if error.ctx else ctx.command_path
+            _say(f"{error.format_message().rstrip('.')}; see {command} --help")
+            raise typer.Exit(2) from error
         except UserError as error:
             _say(str(error))
             raise typer.Exit(2) from error

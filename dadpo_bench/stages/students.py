@@ -40,6 +40,7 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
     source = find(recipe.student.model or recipe.teacher.model)
     template = recipe.student.chat_template or (None if recipe.student.model else recipe.teacher.chat_template)
     settings = recipe.student.prune
+    chat_tokenizer(str(source), template)
     if settings is None:
         return _note(bench, Path(recipe.student.model or "").name, source, template)
     calibration = prompts[: settings.examples]
