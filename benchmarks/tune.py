@@ -89,7 +89,15 @@ class Tuner:
         ]
         sources = {"reference": (dsft, training()), "teacher": (self.teacher, frozen())}
         signals = {
-            name: collect_signals(self.bench, model, scored, precision, sampled=True, label=f"{name} signals")
+            name: collect_signals(
+                self.bench,
+                model,
+                scored,
+                precision,
+                sampled=True,
+                wrote_chosen=name == "teacher",
+                label=f"{name} signals",
+            )
             for name, (model, precision) in sources.items()
         }
         return [

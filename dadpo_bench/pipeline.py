@@ -26,7 +26,7 @@ from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
 from dadpo_bench.stages.responses import Stored, collect_responses
-from dadpo_bench.stages.signals import Scored, check_teacher, collect_signals
+from dadpo_bench.stages.signals import Scored, collect_signals
 from dadpo_bench.stages.students import student_of, teacher_of, train
 from dadpo_bench.store import insert_missing, save_task, schema
 from dadpo_bench.tasks import Task, load_task
@@ -193,6 +193,14 @@ def _models(run: _Run) -> None:
     run.teacher = teacher_of(bench, recipe)
     run.student = student_of(bench, recipe, run.plan.train_task.prompts)
     run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)
+    if not run.sampled:
+        for contestant in run.plan.trained:
+            if "teacher_logits" in registry.methods[recipe.methods[contestant].method].signals:
+                raise UserError(
+                    f"{contestant} compares student and teacher token by token, but their tokenizers differ; "
+                    "leave it out (dadpo does not need equal tokenizers)"
+                )
+        bench.reporter.say("  tokenizers differ: responses are encoded anew for each model")
 
 
 def _teacher_responses(run: _Run) -> None:
@@ -258,15 +266,13 @@ def _signals(run: _Run) -> None:
                     scored,
                     precision,
                     sampled=run.sampled,
+                    wrote_chosen=name == "teacher",
                     label=f"{name} signals, seed {seed}",
                 )
         run.pairs[seed] = [
             e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items()}})
             for i, e in enumerate(examples)
         ]
-    if "teacher" in needed and run.pairs:
-        first = [Scored(e.prompt, e.chosen, e.chosen) for e in run.pairs[run.plan.seeds[0]]]
-        check_teacher(run.teacher, first, frozen(), sampled=run.sampled)
 
 
 def _train(run: _Run) -> None:

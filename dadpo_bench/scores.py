@@ -96,9 +96,10 @@ class Panel:
 
     def _read_answers(self, keys: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = defaultdict(dict)
+        known = set(keys)
         query = select(schema.Answer).where(schema.Answer.task_key == self.task.key)
         for row in self._session.scalars(query):
-            if row.contestant_key in keys:
+            if row.contestant_key in known:
                 found[row.contestant_key][row.prompt_key] = row.response_key
         return found
 

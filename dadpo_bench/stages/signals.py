@@ -40,11 +40,12 @@ def collect_signals(
     precision: Precision,
     *,
     sampled: bool,
+    wrote_chosen: bool,
     label: str,
 ) -> list[Pair]:
     """log π(y|x) of both responses of every pair, in order; only what is not in the store is scored.
 
-    Raises `WorkError` where a teacher finds its own responses no likelier than other prompts' responses.
+    `wrote_chosen` says that the model wrote the chosen responses: `check_teacher` then comes first.
     """
     tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
     branchings = [tokenizer.branching(p.prompt, [p.chosen, p.rejected], sampled=sampled) for p in pairs]
@@ -57,6 +58,8 @@ def collect_signals(
 
     batches = [[branchings[i] for i in run] for run in chunks(owed, _BATCH)]
     with bench.reporter.bar(label, len(owed), "pairs") as bar:
+        if owed and wrote_chosen:
+            check_teacher(model, pairs, precision, sampled=sampled)
         for batch, results in bench.engine.map(make, batches):
             fresh = {
                 key: signal
