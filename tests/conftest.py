@@ -1,0 +1,81 @@
+"""What many tests share: the program as a process, and a recipe on tiny models that runs in seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import build_tiny_model
+
+# Two cores serve many small processes here; spinning threads only slow each other down.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A teacher and a student."""
+    return (
+        build_tiny_model(tmp_path_factory.mktemp("teacher"), hidden=64, seed=1),
+        build_tiny_model(tmp_path_factory.mktemp("student"), hidden=32, seed=2),
+    )
+
+
+@pytest.fixture
+def tiny_recipe(tiny_models: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A recipe file: six training prompts, four held-out ones (one of two turns), eight tokens a reply."""
+    teacher, student = tiny_models
+    training, held_out = tmp_path / "training.jsonl", tmp_path / "held-out.jsonl"
+    _write(training, [{"id": f"t{i}", "turns": [f"Name {i} colours."]} for i in range(6)])
+    turns = [["Tea?"], ["Red or blue?"], ["What is France?", "And Paris?"], ["Say three."]]
+    _write(held_out, [{"id": f"h{i}", "turns": turn} for i, turn in enumerate(turns)])
+    short = {"max_new_tokens": 8}
+    recipe = {
+        "name": "tiny",
+        "teacher": {"model": str(teacher)},
+        "student": {"model": str(student)},
+        "prompts": {"task": str(training)},
+        "teacher_sampling": {**short, "batch_size": 2},
+        "student_sampling": {**short, "batch_size": 2},
+        "methods": {
+            "sft": {"method": "sft", "learning_rate": 1e-3, "batch_size": 2},
+            "kd": {"method": "kd"},
+            "dpo": {"method": "dpo"},
+            "dadpo": {"method": "dadpo", "learning_rate": 1e-3, "batch_size": 2},
+        },
+        "tasks": {str(held_out): {}},
+        "evaluation": {"sampling": {"temperature": 0, **short, "batch_size": 2}, "canary_prompts": 2, "kl_prompts": 2},
+        "judge": "pmi",
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))  # JSON is YAML
+    return path
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def environment() -> dict[str, str]:
+    """Of a child process: fp32, one thread, no key."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    return {**kept, "DADPO_BENCH_DTYPE": "float32", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Run:
+    """`bench("run", "dadpo", …)`: the program in a process of its own, in the test's folder."""
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dadpo_bench", *map(str, arguments)]
+        settings = {"cwd": tmp_path, "env": environment(), **options}
+        return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+
+    return run
