@@ -36,6 +36,8 @@ def build_tiny_model(
     import torch
     import transformers
 
+    from dadpo_bench.models.loading import quiet_transformers
+
     tokenizer = _tokenizer(vocabulary)
     tokenizer.chat_template = chat_template
     config = getattr(transformers, f"{architecture}Config")(
@@ -54,7 +56,8 @@ def build_tiny_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(transformers, f"{architecture}ForCausalLM")(config)
-    model.save_pretrained(directory)
+    with quiet_transformers():
+        model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 

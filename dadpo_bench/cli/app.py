@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
@@ -70,15 +69,3 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def main() -> None:
-    """Entry point of the `dadpo-bench` command."""
-    # Tokenizers warn about forks that never happen here; the hub's client draws its own bars.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from dadpo_bench.cli import boards, db, listing, run
-
-    for commands in (run, listing, boards, db):
-        commands.register(app)
-    app()

@@ -1,0 +1,145 @@
+"""Stores: migrated when opened, published read-only, boards byte-identical."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from typer.testing import CliRunner
+
+from dadpo_bench.cli import app
+from dadpo_bench.engine import LocalEngine
+from dadpo_bench.errors import UserError
+from dadpo_bench.leaderboard import render
+from dadpo_bench.pipeline import make_plan, run
+from dadpo_bench.progress import silent
+from dadpo_bench.recipe import load_recipe
+from dadpo_bench.stages import signals
+from dadpo_bench.stages.bench import Bench
+from dadpo_bench.store import Store, connection, insert_missing, open_store, publish, schema
+
+KEYS = [
+    "contestant",
+    "task",
+    "judge",
+    "baseline",
+    "seeds",
+    "prompts",
+    "unscored",
+    "win_rate",
+    "standard_error",
+    "ci_low",
+    "ci_high",
+    "win_share",
+    "tie_share",
+    "loss_share",
+    "preference_rate",
+    "flip_rate",
+    "mean_length",
+    "cut_share",
+    "repetition",
+    "kl_from_teacher",
+    "kl_to_teacher",
+]
+
+
+def fill(store: Store, recipe: Path, *changes: str, methods: tuple[str, ...] = ("dadpo",)) -> None:
+    plan = make_plan(load_recipe(str(recipe), changes), list(methods), 1, "longer")
+    run(Bench(store, LocalEngine(), silent()), plan, {})
+
+
+@pytest.fixture
+def filled(tiny_recipe: Path, tmp_path: Path) -> Store:
+    store = open_store(str(tmp_path / "local.sqlite3"))
+    fill(store, tiny_recipe)
+    return store
+
+
+def count(store: Store, table: type[schema.Base]) -> int:
+    with store.read() as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def test_a_published_store_reads_alike_leaves_no_files_and_is_never_written(filled: Store, tmp_path: Path) -> None:
+    target = tmp_path / "published.sqlite3"
+    publish(filled, target)
+    published = open_store(str(target))
+    assert render(published).split("\n")[3:] == render(filled).split("\n")[3:]
+    assert not list(tmp_path.glob("published.sqlite3-*"))
+    with closing(sqlite3.connect(target)) as raw:
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    with pytest.raises(UserError, match="never written"), published.write():
+        pass
+
+
+def test_the_same_store_gives_the_same_bytes(filled: Store) -> None:
+    assert render(filled) == render(filled)
+
+
+def test_check_of_a_board_shows_what_would_change(filled: Store) -> None:
+    arguments = ["leaderboard", "--check", "--store", filled.name]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    filled.board.write_text(filled.board.read_text().replace("Leaderboard", "Winners"))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "-# Winners" in result.stdout
+    assert "+# Leaderboard" in result.stdout
+
+
+def test_rows_for_machines_have_every_column(filled: Store) -> None:
+    import json
+
+    rows = json.loads(CliRunner().invoke(app, ["leaderboard", "--format", "json", "--store", filled.name]).stdout)
+    assert rows
+    assert all(set(KEYS) <= set(row) for row in rows)
+    assert all(row["flip_rate"] is None for row in rows)  # a pointwise judge sees no order
+
+
+def test_other_betas_score_no_signal_again(filled: Store, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = count(filled, schema.Signal)
+    assert before == 24  # six prompts, two responses, two models
+    monkeypatch.setattr(signals, "sequence_log_probs", None)
+    fill(filled, tiny_recipe, "methods.dadpo.beta_teacher=0.5")
+    assert count(filled, schema.Signal) == before
+    with filled.read() as session:
+        labels = set(session.scalars(select(schema.Score.contestant)))
+    assert {"dadpo (beta_teacher=0.1)", "dadpo (beta_teacher=0.5)"} <= labels
+
+
+def test_another_model_or_sampling_never_gets_the_first_ones_responses(filled: Store, tiny_recipe: Path) -> None:
+    with filled.read() as session:
+        before = set(session.scalars(select(schema.Response.key)))
+    fill(filled, tiny_recipe, "teacher_sampling.temperature=0.5", methods=("sft",))
+    with filled.read() as session:
+        fresh = session.scalars(select(schema.Response).where(schema.Response.key.not_in(before))).all()
+        models = {r.model_key for r in session.scalars(select(schema.Response))}
+        by_model = [
+            set(session.scalars(select(schema.Response.batch_key).where(schema.Response.model_key == key)))
+            for key in models
+        ]
+    assert any(r.sampling.get("temperature") == 0.5 for r in fresh)
+    assert sum(map(len, by_model)) == len(set().union(*by_model))
+
+
+def test_an_older_store_is_upgraded_after_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "old.sqlite3"
+    store = open_store(str(path))
+    with store.write() as session:
+        insert_missing(session, schema.Protocol, [{"key": "k", "name": "kept", "settings": {}}])
+    store.close()
+    upgraded = []
+    monkeypatch.setattr(connection.ScriptDirectory, "get_current_head", lambda self: "0002")
+    monkeypatch.setattr(connection.command, "upgrade", lambda config, revision: upgraded.append(revision))
+    reopened = open_store(str(path))
+    assert upgraded == ["head"]
+    (backup,) = tmp_path.glob("old.backup-0001.sqlite3")
+    with closing(sqlite3.connect(backup)) as raw:
+        assert raw.execute("SELECT name FROM protocols").fetchall() == [("kept",)]
+    reopened.close()
+
+
+def test_a_password_never_shows_in_a_stores_name() -> None:
+    with pytest.raises(UserError) as caught:
+        open_store("postgresql+nothing://me:secret@127.0.0.1/x")
+    assert "secret" not in str(caught.value)
