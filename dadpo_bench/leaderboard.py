@@ -144,7 +144,7 @@ def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, 
     )
     if shared:
         found.append(f"The judge scores with the weights of a contestant: {', '.join(shared)}.")
-    trained = [r["seeds"] for r in board if r["contestant"] != "student"]
+    trained = [r["seeds"] for r in board if r["contestant"] not in ("student", "teacher")]
     if trained and max(trained) < 5:
         found.append(f"{max(trained)} training seed(s): the variance between seeds is poorly known.")
     half = sum(r["half_scored"] for r in rows)
@@ -210,9 +210,9 @@ def render(store: Store) -> str:
 _COLUMNS: tuple[tuple[str, Callable[[Cells], str]], ...] = (
     ("contestant", lambda r: escape(r["contestant"])),
     ("win rate", lambda r: number(r["win_rate"])),
-    ("95 % interval", lambda r: f"{number(r['ci_low'])} to {number(r['ci_high'])}"),
+    ("95 % interval", lambda r: _range(r["ci_low"], r["ci_high"])),
     ("std. error", lambda r: number(r["standard_error"])),
-    ("win / tie / loss", lambda r: " / ".join(number(r[f"{k}_share"]) for k in ("win", "tie", "loss"))),
+    ("win / tie / loss", lambda r: _shares(r)),
     ("preference rate", lambda r: number(r["preference_rate"], sign=True)),
     ("flip rate", lambda r: number(r["flip_rate"])),
     ("prompts", lambda r: str(r["prompts"])),
@@ -226,6 +226,15 @@ _COLUMNS: tuple[tuple[str, Callable[[Cells], str]], ...] = (
     ("by seed", lambda r: ", ".join(number(v) for v in r["per_seed"]) if len(r["per_seed"]) > 1 else "–"),
 )
 _CANARY = ("contestant", "win rate", "95 % interval", "prompts", "unscored", "length")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "–" if low is None else f"{number(low)} to {number(high)}"
+
+
+def _shares(row: Cells) -> str:
+    shares = [number(row[f"{kind}_share"]) for kind in ("win", "tie", "loss")]
+    return "–" if row["win_share"] is None else " / ".join(shares)
 
 
 def _markdown(section: Section) -> list[str]:

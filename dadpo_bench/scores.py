@@ -120,10 +120,10 @@ class Panel:
     def orders(self, entrant: Entrant) -> Floats:
         """(seeds, prompts, orders) outcomes in [0, 1] against the entrant's baseline, NaN where unscored.
 
-        Canaries meet dSFT of their own seed, everybody else the teacher; prompts that a canary was not
-        given are left out.
+        Canaries meet dSFT of their own seed, everybody else the teacher, who meets nobody; prompts that a
+        canary was not given are left out.
         """
-        prompts = self.prompts
+        prompts = [] if entrant.kind == "teacher" else self.prompts
         if entrant.kind == "canary":
             prompts = [p for p in prompts if p in self._answers[entrant.contestants[0].key]]
         width = 1 if self._judge.kind == "pointwise" else 2
@@ -244,14 +244,13 @@ def panels(session: Session, protocol_key: str, judge_key: str) -> list[Panel]:
 
 
 def compute_rows(session: Session, protocol_key: str, judge_key: str) -> list[tuple[schema.Task, Row]]:
-    """Every row of a board section, canaries last; rows without any judged prompt are left out."""
+    """Every row of a board section; but for the teacher's, rows without any judged prompt are left out."""
     rows = []
     for panel in panels(session, protocol_key, judge_key):
         for entrant in panel.entrants:
-            if entrant.kind != "teacher":
-                row = panel.row(entrant)
-                if row.prompts:
-                    rows.append((panel.task, row))
+            row = panel.row(entrant)
+            if row.prompts or entrant.kind == "teacher":
+                rows.append((panel.task, row))
     return rows
 
 
@@ -264,6 +263,15 @@ def rows_per_seed(session: Session) -> list[dict[str, Any]]:
             everyone = [c for e in panel.entrants for c in e.contestants if e.kind != "teacher"]
             rows += [asdict(panel.row(e)) for e in entrants(everyone, per_seed=True)]
     return rows
+
+
+def refresh_scores(store: Store) -> None:
+    """Compute every scored section of a store anew."""
+    query = select(schema.Score.protocol_key, schema.Score.judge_key).distinct()
+    with store.read() as session:
+        scored = [tuple(found) for found in session.execute(query)]
+    for protocol_key, judge_key in scored:
+        save_scores(store, protocol_key, judge_key)
 
 
 def save_scores(store: Store, protocol_key: str, judge_key: str) -> None:

@@ -57,7 +57,7 @@ def test_the_pruned_vicuna_setting_runs_on_a_tiny_llama_without_a_template_of_it
     one_block = 2 * 3 * 96 * 64 / sum(p.numel() for p in model.parameters())
     changes = [f"teacher.model={teacher}", f"student.prune.ratio={one_block:.4f}"]
     store = run_small("vicuna-7b-pruned20", changes, tmp_path)
-    assert contestants(store) == {"student", "sft", "kd", "dpo", "dpo-matched", "dadpo"}
+    assert contestants(store) == {"teacher", "student", "sft", "kd", "dpo", "dpo-matched", "dadpo"}
 
 
 def test_the_qwen_setting_runs_on_tiny_qwens(tmp_path: Path) -> None:
@@ -67,4 +67,4 @@ def test_the_qwen_setting_runs_on_tiny_qwens(tmp_path: Path) -> None:
     )
     changes = [f"teacher.model={teacher}", f"student.model={student}"]
     store = run_small("qwen2.5-1.5b-from-7b", changes, tmp_path)
-    assert contestants(store) == {"student", "sft", "kd", "dpo", "dpo-matched", "dadpo"}
+    assert contestants(store) == {"teacher", "student", "sft", "kd", "dpo", "dpo-matched", "dadpo"}

@@ -38,7 +38,7 @@ def leaderboard(
       dadpo-bench leaderboard --format json | jq '.[] | select(.task == "general")'
     """
     from dadpo_bench.leaderboard import render, sections, write_board
-    from dadpo_bench.scores import rows_per_seed
+    from dadpo_bench.scores import refresh_scores, rows_per_seed
     from dadpo_bench.store import open_store
 
     opened = open_store(store, create=False)
@@ -47,6 +47,7 @@ def leaderboard(
             rows = rows_per_seed(session) if per_seed else [r for s in sections(session) for r in s.rows]
         typer.echo(json.dumps(rows, indent=1))
     elif check:
+        # Reads only: what `leaderboard` would compute anew is what the last run or board computed.
         text = render(opened)
         before = opened.board.read_text(encoding="utf-8") if opened.board.is_file() else ""
         if text != before:
@@ -56,6 +57,8 @@ def leaderboard(
             raise typer.Exit(1)
         typer.echo(f"{relative(opened.board)} is up to date")
     else:
+        if not opened.published:
+            refresh_scores(opened)
         typer.echo(f"wrote {relative(write_board(opened))}")
     opened.close()
 

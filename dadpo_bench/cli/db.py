@@ -35,10 +35,12 @@ def publish(
     Example: dadpo-bench db publish results/reference.sqlite3 --store build/reference.sqlite3
     """
     from dadpo_bench.leaderboard import write_board
+    from dadpo_bench.scores import refresh_scores
     from dadpo_bench.store import open_store
     from dadpo_bench.store import publish as write
 
     opened = open_store(store, create=False)
+    refresh_scores(opened)
     write(opened, target)
     opened.close()
     published = open_store(str(target), create=False)

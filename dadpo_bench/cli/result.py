@@ -112,17 +112,19 @@ def _cells(rows: Sequence[dict[str, Any]], section: Section) -> list[str]:
         values = [number(row[name], digits, sign=sign) for row in given]
         return "–" if set(values) == {"–"} else "/".join(values)
 
-    rates = [
-        f"{number(row['win_rate'])} ({number(row['ci_low'], 0)}–{number(row['ci_high'], 0)})"
-        if (row := by_task.get(task))
-        else "–"
-        for task in section.domains
-    ]
     return [
-        *rates,
+        *(_rate(by_task.get(task)) for task in section.domains),
         joined("preference_rate", 0, sign=True),
         joined("flip_rate", 0),
         str(sum(row["unscored"] for row in given)),
         joined("mean_length", 0),
         joined("kl_from_teacher", 2),
     ]
+
+
+def _rate(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    if row["contestant"] == row["baseline"]:
+        return "baseline"
+    return f"{number(row['win_rate'])} ({number(row['ci_low'], 0)}–{number(row['ci_high'], 0)})"
