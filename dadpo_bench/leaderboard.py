@@ -149,11 +149,11 @@ def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, 
         found.append(f"{max(trained)} training seed(s): the variance between seeds is poorly known.")
     half = sum(r["half_scored"] for r in rows)
     if half:
-        found.append(f"{half} prompts have only one of two orders scored.")
+        found.append(f"{half} comparisons have only one of two orders scored.")
     missed = sum(r["unscored"] for r in rows)
     if missed:
         found.append(f"{missed} comparisons are unscored; they count neither way.")
-    passed = [r["contestant"] for r in rows if r["baseline"] == FIRST and (r["ci_high"] or 0) >= 50]
+    passed = [r["contestant"] for r in rows if r["baseline"] == FIRST and not scoring.loses_clearly(r["ci_high"])]
     if passed:
         found.append(f"Canaries that do not lose clearly under this judge: {', '.join(sorted(passed))}.")
     return found
@@ -251,7 +251,8 @@ def _markdown(section: Section) -> list[str]:
         lines += [
             "### Differences between methods",
             "",
-            "Paired on shared prompts, percentage points; p from sign flips, Holm-corrected over this table.",
+            "Paired on shared prompts, percentage points; p from sign flips over prompts, Holm-corrected over this table.",
+            "p knows nothing of the variance between training seeds, the interval does: proven needs both.",
             "",
         ]
         lines += table(
@@ -264,7 +265,7 @@ def _markdown(section: Section) -> list[str]:
                     f"{number(d['low'], sign=True)} to {number(d['high'], sign=True)}",
                     number(d["p_value"], 3),
                     number(d["p_holm"], 3),
-                    "yes" if d["p_holm"] < 0.05 else "no",
+                    "yes" if d["p_holm"] < 0.05 and not d["low"] <= 0 <= d["high"] else "no",
                 ]
                 for d in section.differences
             ],
@@ -280,7 +281,7 @@ def _markdown(section: Section) -> list[str]:
         lines += table(
             [*(name for name, _ in columns), "loses clearly"],
             [
-                [*(cell(row) for _, cell in columns), "yes" if (row["ci_high"] or 0) < 50 else "**no**"]
+                [*(cell(row) for _, cell in columns), "yes" if scoring.loses_clearly(row["ci_high"]) else "**no**"]
                 for row in section.canary_rows
             ],
         )

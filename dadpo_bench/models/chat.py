@@ -20,8 +20,10 @@ _PROBE = "0probe0"
 class ChatTokenizer:
     """A tokenizer with a chat template, reduced to the four things the bench asks of it."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, longest: int | None = None) -> None:
         self.raw = tokenizer
+        self.longest = longest
+        """Ids of a prompt that the model is shown, its last ones; None: all of them."""
         self.pad_id: int = tokenizer.pad_token_id
         self._control = sorted(
             {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens),
@@ -54,7 +56,18 @@ class ChatTokenizer:
         return text
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the conversation up to where the reply begins. A template's own BOS is the only one."""
+        """Ids of the conversation up to where the reply begins, at most `longest` of them.
+
+        A template's own BOS is the only one.
+        """
+        ids = self._all_prompt_ids(messages)
+        return ids if self.longest is None else ids[-self.longest :]
+
+    def too_long(self, messages: Sequence[Message]) -> bool:
+        """Whether `prompt_ids` leaves out the conversation's beginning."""
+        return self.longest is not None and len(self._all_prompt_ids(messages)) > self.longest
+
+    def _all_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         safe = [Message(role=m.role, content=self.neutralise(m.content)) for m in messages]
         return list(self.raw.encode(self._render(safe, reply=True), add_special_tokens=False))
 
@@ -81,9 +94,13 @@ class ChatTokenizer:
 
 @lru_cache(maxsize=4)
 def chat_tokenizer(directory: str, chat_template: str | None = None) -> ChatTokenizer:
-    """The chat tokenizer of a model directory, kept: four stages ask for the same one."""
+    """The chat tokenizer of a model directory, kept: four stages ask for the same one.
+
+    A prompt may fill three quarters of the model's context; the rest is for the replies.
+    """
     from pathlib import Path
 
-    from dadpo_bench.models.loading import load_tokenizer
+    from dadpo_bench.models.loading import config_of, load_tokenizer
 
-    return ChatTokenizer(load_tokenizer(Path(directory), chat_template))
+    context = config_of(Path(directory)).get("max_position_embeddings")
+    return ChatTokenizer(load_tokenizer(Path(directory), chat_template), context and context * 3 // 4)

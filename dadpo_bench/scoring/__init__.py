@@ -17,7 +17,7 @@ from dadpo_bench.scoring.outcomes import (
     standard_error,
     win_tie_loss,
 )
-from dadpo_bench.scoring.summary import Summary, summarise
+from dadpo_bench.scoring.summary import Summary, loses_clearly, summarise
 
 __all__ = [
     "Difference",
@@ -28,6 +28,7 @@ __all__ = [
     "flip_rate",
     "holm",
     "interval",
+    "loses_clearly",
     "nanmean",
     "paired_difference",
     "prompt_outcomes",

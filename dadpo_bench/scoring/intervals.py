@@ -17,6 +17,7 @@ _EXACT = 12
 """Up to so many prompts the sign-flip test enumerates all flips."""
 
 _CHUNK = 2_000_000
+"""Resampled numbers held at once: 16 MB."""
 
 
 @lru_cache(maxsize=16)
@@ -34,20 +35,29 @@ def bootstrap_counts(prompts: int, draws: int, seed: int) -> Counts:
 def bootstrap_means(outcomes: Floats, counts: Counts, seed: int) -> Floats:
     """(seeds, prompts) outcomes → (draws,) resampled means in the outcomes' unit.
 
-    Crossed: seeds and prompts are resampled independently, the same prompts under every seed. NaN outcomes
-    are left out and the rest weighs more; a draw of NaNs alone is NaN.
+    Crossed: seeds and prompts are resampled independently, the same prompts under every seed. As in the
+    estimate, a prompt's outcome is the mean over the drawn seeds that scored it and every scored prompt weighs
+    the same, however many seeds scored it. A draw of NaNs alone is NaN.
     """
     seeds, draws = outcomes.shape[0], counts.shape[0]
     drawn = np.ones((draws, 1)) if seeds == 1 else bootstrap_counts(seeds, draws, seed + 1).astype(float)
     known = ~np.isnan(outcomes)
-    values = np.where(known, outcomes, 0.0)
+    values, present = np.where(known, outcomes, 0.0), known.astype(float)
+    # Where every seed scored the same prompts, two small products do; the mean of cells is that of prompts.
+    balanced = bool((known == known[:1]).all())
     means = np.empty(draws)
     step = max(1, _CHUNK // max(1, outcomes.shape[1]))
     for start in range(0, draws, step):
         rows = slice(start, start + step)
         weights = counts[rows].astype(float)
-        total = ((weights @ values.T) * drawn[rows]).sum(1)
-        weight = ((weights @ known.T.astype(float)) * drawn[rows]).sum(1)
+        if balanced:
+            total = ((weights @ values.T) * drawn[rows]).sum(1)
+            weight = ((weights @ present.T) * drawn[rows]).sum(1)
+        else:
+            scored_by = drawn[rows] @ present
+            weights[scored_by == 0] = 0
+            by_prompt = (drawn[rows] @ values) / np.maximum(scored_by, 1)
+            total, weight = (weights * by_prompt).sum(1), weights.sum(1)
         means[rows] = np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
     return means
 
@@ -108,7 +118,8 @@ def sign_flip_p(
         bits = np.arange(2 ** len(gaps))[:, None] >> np.arange(len(gaps)) & 1
     else:
         bits = np.random.default_rng(seed).integers(0, 2, (draws, len(gaps)), dtype=np.int8)
-    flipped = (2.0 * bits - 1.0) @ gaps
+    step = max(1, _CHUNK // len(gaps))
+    flipped = np.concatenate([(2.0 * bits[i : i + step] - 1.0) @ gaps for i in range(0, len(bits), step)])
     observed = gaps.sum()
     # The slack keeps rounding from deciding ties.
     slack = 1e-9 * np.abs(gaps).sum()

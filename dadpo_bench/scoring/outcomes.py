@@ -35,8 +35,9 @@ def prompt_outcomes(orders: Floats) -> Floats:
 def win_tie_loss(outcomes: Floats) -> Shares:
     """(prompts,) outcomes → shares; one rule for both orders, one order and graded judges."""
     scored = outcomes[~np.isnan(outcomes)]
-    above, below = (scored > 0.5).mean(), (scored < 0.5).mean()
-    return Shares(100 * float(above), 100 * float(1 - above - below), 100 * float(below))
+    # Each side counted: ties as the rest of 1 would be -5.6e-15 for 8 wins and 2 losses, "−0.0" on a board.
+    above, at, below = (scored > 0.5).mean(), (scored == 0.5).mean(), (scored < 0.5).mean()
+    return Shares(100 * float(above), 100 * float(at), 100 * float(below))
 
 
 def standard_error(outcomes: Floats) -> float | None:

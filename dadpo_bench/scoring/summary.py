@@ -42,6 +42,11 @@ class Summary:
     per_seed: tuple[float, ...]
 
 
+def loses_clearly(ci_high: float | None) -> bool:
+    """The rule for canaries: the upper 95 % bound of the win rate is known and below 50 per cent."""
+    return ci_high is not None and ci_high < 50
+
+
 def summarise(orders: Floats, counts: Counts, *, seed: int) -> Summary:
     """(seeds, prompts, orders) outcomes in [0, 1], NaN where unscored → a summary.
 

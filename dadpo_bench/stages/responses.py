@@ -42,6 +42,8 @@ def collect_responses(
     def make() -> _Responder:
         return _Responder(model, sampling, seed)
 
+    if owed:
+        _tell_of_long_prompts(bench, model, [p for b in owed for p in b.prompts], label)
     with bench.reporter.bar(label, sum(len(b.prompts) for b in owed), "responses") as bar:
         for batch, replies in bench.engine.map(make, owed):
             stored = [Stored(content_key(batch.key, r.prompt.key), r) for r in replies]
@@ -51,6 +53,12 @@ def collect_responses(
             found.update({s.response.prompt.key: s for s in stored})
             bar.advance(len(stored))
     return [found[p.key] for p in prompts]
+
+
+def _tell_of_long_prompts(bench: Bench, model: LocalModel, prompts: Sequence[Prompt], label: str) -> None:
+    tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
+    if cut := sum(tokenizer.too_long(p.messages()) for p in prompts):
+        bench.reporter.say(f"  {label}: {cut} prompts are too long for the model, which reads their ends only")
 
 
 def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> _Batch:

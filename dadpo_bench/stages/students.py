@@ -151,8 +151,11 @@ def _derive(
             record = make(scratch)
             gc.collect()  # optimiser and model refer to each other; the next stage needs their memory
             _move(scratch, output)
-    except (OSError, SafetensorError) as error:
-        raise WorkError(f"cannot make {output}: {getattr(error, 'strerror', None) or error}") from error
+    except Exception as error:
+        # tokenizers, written in Rust, tells of a full disk by a bare Exception that ends in "(os error 28)".
+        if isinstance(error, OSError | SafetensorError) or "(os error " in str(error):
+            raise WorkError(f"cannot make {output}: {getattr(error, 'strerror', None) or error}") from error
+        raise
     model = _note(bench, name, output, template)
     row = schema.Derivation(
         key=key,
@@ -187,7 +190,10 @@ def _check_space(folder: Path, parameters: int) -> None:
     """Refuse before the work, not behind it, where a checkpoint in fp32 would not fit."""
     free, needed = shutil.disk_usage(folder).free, 4 * parameters
     if free < needed:
-        raise WorkError(f"{folder.parent} has {free / 1e9:.1f} GB left and a checkpoint takes {needed / 1e9:.1f} GB")
+        raise WorkError(
+            f"{folder.parent} has {free / 1e6:,.1f} MB left and a checkpoint takes {needed / 1e6:,.1f} MB; "
+            "free some and run the same command again"
+        )
 
 
 def _move(scratch: Path, output: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -88,9 +89,11 @@ def _plainly(name: str) -> Iterator[None]:
             raise UserError(f"{name} is no usable SQLite store ({reason}); move it away and run again") from error
         if "readonly" in reason or "read-only" in reason:
             raise UserError(f"{name} cannot be written ({reason}); choose another --store") from error
+        if "unable to open" in reason:
+            raise UserError(f"{name} cannot be opened: its folder must exist and be writable") from error
         if "disk" in reason and "full" in reason:
             raise WorkError(f"no space left for {name}; free some and run the same command again") from error
-        if isinstance(error, OperationalError):
+        if isinstance(error, OperationalError | sqlite3.OperationalError):
             raise WorkError(f"{name}: {reason}") from error
         raise
 
@@ -111,8 +114,9 @@ def open_store(where: str, *, create: bool = True) -> Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {path.parent}: {error.strerror}; choose another --store") from error
-    elif path.is_dir():
-        raise UserError(f"{path} is a directory; --store takes a file")
+    elif not path.is_file():
+        what = "a directory" if path.is_dir() else "no ordinary file"
+        raise UserError(f"{path} is {what}; --store takes a file")
     with _plainly(str(path)):
         published = path.exists() and _application_id(path) == _PUBLISHED
         store = Store(_sqlite_engine(path, published=published), path, published=published)
@@ -194,12 +198,23 @@ def _migrate(store: Store) -> None:
 
 
 def publish(store: Store, target: Path) -> None:
-    """Write a compact, read-only copy of a SQLite store, as `results/reference.sqlite3` is committed."""
+    """Write a compact, read-only copy of a SQLite store, as `results/reference.sqlite3` is committed.
+
+    An earlier file in its place is replaced only by a finished one. Raises `UserError` where the target is the
+    store itself or no file can be written there.
+    """
     if store.path is None:
         raise UserError("only a SQLite store can be published")
-    target.unlink(missing_ok=True)
-    with closing(sqlite3.connect(store.path)) as connection:
-        connection.execute("VACUUM INTO ?", (str(target),))
-    with closing(sqlite3.connect(target)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
-        connection.execute(f"PRAGMA application_id={_PUBLISHED}")
+    if target.is_dir() or (target.exists() and target.samefile(store.path)):
+        raise UserError(f"{target} is {'a directory' if target.is_dir() else 'the store itself'}; name another file")
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with _plainly(str(target)):
+            with closing(sqlite3.connect(store.path)) as connection:
+                connection.execute("VACUUM INTO ?", (str(scratch),))
+            with closing(sqlite3.connect(scratch)) as connection:
+                connection.execute("PRAGMA journal_mode=DELETE")
+                connection.execute(f"PRAGMA application_id={_PUBLISHED}")
+            scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)

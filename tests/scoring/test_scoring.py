@@ -21,6 +21,11 @@ def test_win_tie_and_loss_are_counted_by_the_side_of_one_half() -> None:
     assert scoring.win_tie_loss(np.array([0.75, 1.0, 0.5, 0.0, NAN])) == (50.0, 25.0, 25.0)
 
 
+def test_without_a_tie_the_tie_share_is_exactly_0() -> None:
+    # 100·(1 − 0.8 − 0.2) is −5.6e-15 in floating point, which a board would show as −0.0.
+    assert scoring.win_tie_loss(np.array([1.0] * 8 + [0.0] * 2)) == (80.0, 0.0, 20.0)
+
+
 def test_flips_are_verdicts_on_opposite_sides_and_a_tie_is_on_neither() -> None:
     orders = np.array([[1.0, 0.0], [1.0, 1.0], [0.5, 0.0], [NAN, 1.0]])
     # One of three prompts with two scored orders.
@@ -56,6 +61,26 @@ def test_sampled_sign_flips_agree_with_enumerated_ones() -> None:
     exact = scoring.sign_flip_p(gaps, seed=0)
     sampled = scoring.sign_flip_p(np.append(gaps, 1e-12), seed=0)
     assert sampled == pytest.approx(exact, abs=0.02)
+
+
+def test_a_sampled_p_value_counts_the_observation_itself() -> None:
+    # 40 gaps of one sign: none of 99 random flips reaches 40, so (0 + 1)/(99 + 1), never 0.
+    assert scoring.sign_flip_p(np.ones(40), seed=0, draws=99) == 0.01
+    # One-sided, a gain is no drop: every flip is as low or lower, (99 + 1)/(99 + 1).
+    assert scoring.sign_flip_p(np.ones(40), seed=0, draws=99, alternative="less") == 1.0
+
+
+def test_sampled_flips_do_not_depend_on_how_they_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    gaps = np.random.default_rng(4).normal(0.1, 1, 50)
+    whole = scoring.sign_flip_p(gaps, seed=0)
+    monkeypatch.setattr(scoring.intervals, "_CHUNK", 777)
+    assert scoring.sign_flip_p(gaps, seed=0) == whole
+
+
+def test_a_canary_loses_clearly_only_by_a_known_bound_below_50() -> None:
+    assert scoring.loses_clearly(49.9)
+    assert not scoring.loses_clearly(50.0)
+    assert not scoring.loses_clearly(None)
 
 
 def test_a_summary_of_two_seeds_averages_each_prompt_first() -> None:
@@ -100,6 +125,36 @@ def test_a_draw_is_a_resample_of_all_prompts() -> None:
     assert counts.std() > 0
 
 
+def test_each_draw_weighs_prompts_as_the_estimate_does() -> None:
+    # Prompt 1 scored by both seeds, prompt 2 by the first alone.
+    outcomes = np.array([[1.0, 1.0], [0.0, NAN]])
+    counts = np.ones((400, 2), dtype=np.int16)
+    # Prompts drawn once each. Seeds 1, 1: (1 + 1)/2. Seeds 1, 2: (½ + 1)/2, where the mean of cells is ⅔.
+    # Seeds 2, 2: prompt 2 is unscored and prompt 1 is 0.
+    assert set(scoring.bootstrap_means(outcomes, counts, 0)) == {1.0, 0.75, 0.0}
+
+
+def test_an_interval_holds_its_estimate_where_seeds_miss_different_prompts() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = (rng.random((3, 200)) < 0.5).astype(float)
+    outcomes[1:, :100] = NAN
+    outcomes[0, :100] = 1.0
+    summary = scoring.summarise(outcomes[..., None], scoring.bootstrap_counts(200, 2000, 0), seed=0)
+    # Prompts 1 to 100 are all won under the one seed that scored them, 101 to 200 near ½: about (100 + 50)/2.
+    assert summary.win_rate == pytest.approx(75, abs=3)
+    assert summary.ci_low is not None
+    assert summary.ci_high is not None
+    assert summary.ci_low < summary.win_rate < summary.ci_high
+
+
+def test_seeds_that_miss_the_same_prompts_give_the_interval_of_the_rest() -> None:
+    outcomes = np.random.default_rng(6).random((3, 30))
+    counts = scoring.bootstrap_counts(30, 500, 0)
+    holed = np.concatenate([outcomes, np.full((3, 10), NAN)], axis=1)
+    padded = np.concatenate([counts, np.zeros((500, 10), np.int16)], axis=1)
+    assert scoring.interval(holed, padded, 0) == pytest.approx(scoring.interval(outcomes, counts, 0))
+
+
 def test_crossed_intervals_are_wider_where_seeds_differ() -> None:
     rng = np.random.default_rng(2)
     prompts = rng.random(60)
@@ -120,6 +175,24 @@ def test_a_nominal_95_per_cent_interval_covers_about_95_per_cent() -> None:
     assert 0.91 <= covered / 300 <= 0.98
 
 
+def test_with_three_seeds_only_the_crossed_interval_covers() -> None:
+    # Seeds deviate by 4 points; truth 50. Over prompts alone the seeds' own variance is missed.
+    rng = np.random.default_rng(8)
+    counts = scoring.bootstrap_counts(300, 400, 1)
+    crossed = prompts_only = 0
+    for _ in range(300):
+        rates = 0.5 + rng.normal(0, 0.04, (3, 1))
+        # A quarter of the variance of an outcome is the prompt's, shared by all seeds.
+        chances = np.clip(rates + rng.normal(0, 0.25, 300), 0, 1)
+        outcomes = (rng.random((3, 300)) < chances).astype(float)
+        low, high = scoring.interval(outcomes, counts, 1) or (0, 0)
+        crossed += low <= 50 <= high
+        low, high = scoring.interval(outcomes.mean(0)[None], counts, 1) or (0, 0)
+        prompts_only += low <= 50 <= high
+    assert 0.92 <= crossed / 300 <= 0.98
+    assert prompts_only / 300 < 0.9
+
+
 OUTCOMES = arrays(np.float64, (2, 9), elements=st.sampled_from([0.0, 0.5, 1.0, NAN]))
 
 
@@ -135,6 +208,17 @@ def test_the_baseline_sees_the_complement(outcomes: np.ndarray) -> None:
         assert 0 <= ours.win_rate <= 100
         if ours.ci_low is not None and ours.ci_high is not None:
             assert ours.ci_low <= ours.ci_high
+
+
+@settings(max_examples=60, deadline=None)
+@given(OUTCOMES, st.permutations(range(9)))
+def test_the_order_of_prompts_changes_nothing(outcomes: np.ndarray, order: list[int]) -> None:
+    counts = scoring.bootstrap_counts(9, 100, 0)
+    ours = scoring.summarise(outcomes[..., None], counts, seed=0)
+    theirs = scoring.summarise(outcomes[:, order, None], counts[:, order], seed=0)
+    assert (ours.prompts, ours.unscored, ours.win_share) == (theirs.prompts, theirs.unscored, theirs.win_share)
+    for name in ("win_rate", "standard_error", "ci_low", "ci_high"):
+        assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
