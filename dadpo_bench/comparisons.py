@@ -58,6 +58,8 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
             raise UserError(f"judge '{base}' takes no argument; write --judge {base}")
         values[entry.argument] = argument
     if not entry.config:
+        if values:
+            raise UserError(f"judge '{base}' has no settings; leave out {', '.join(sorted(values))}")
         return entry, None
     config = registry.resolve(entry.config)
     try:

@@ -251,7 +251,7 @@ def _markdown(section: Section) -> list[str]:
         lines += [
             "### Differences between methods",
             "",
-            "Paired on shared prompts, percentage points; p from sign flips over prompts, Holm-corrected over this table.",
+            "Paired on shared prompts, percentage points; p from sign flips of prompts, Holm-corrected in this table.",
             "p knows nothing of the variance between training seeds, the interval does: proven needs both.",
             "",
         ]

@@ -156,7 +156,8 @@ def explain(error: ValidationError, where: str, known: Sequence[str] = ()) -> st
         leaf = str(first["loc"][-1])
         return f"{place}: {registry.unknown('setting', leaf, sorted(known))}" if known else f"{place}: unknown setting"
     more = len(error.errors()) - 1
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}" + (f" (and {more} more)" if more else "")
+    said = first["msg"].removeprefix("Value error, ") + (f" (and {more} more)" if more else "")
+    return f"{place}: {said}" if place else said
 
 
 def shipped() -> dict[str, Path]:

@@ -27,7 +27,8 @@ class _Program(TyperGroup):
             return super().invoke(ctx)
         except _UsageError as error:
             command = error.ctx.command_path if error.ctx else ctx.command_path
-            _say(f"{error.format_message().rstrip('.')}; see {command} --help")
+            message = " ".join(error.format_message().split()).rstrip(".") or "name a command"
+            _say(f"{message}; see {command} --help")
             raise typer.Exit(2) from error
         except UserError as error:
             _say(str(error))

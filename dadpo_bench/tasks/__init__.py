@@ -87,11 +87,23 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
             prompt = Prompt.model_validate(json.loads(line))
         except ValidationError as error:
             raise UserError(f"{path}, line {number}: {explain(error, '')}") from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = getattr(error, "msg", "nested too deeply")
+            raise UserError(f"{path}, line {number}: not valid JSON ({reason})") from error
+        if not _encodable(prompt):
+            raise UserError(f"{path}, line {number}: a \\ud800 to \\udfff stands alone, which is no character")
         if not prompt.turns or not all(turn.strip() for turn in prompt.turns):
             raise UserError(f"{path}, line {number}: a prompt needs at least one turn, and none may be empty")
         prompts.append(prompt)
     if not prompts:
         raise UserError(f"prompts file {path} holds no prompt")
     return tuple(prompts)
+
+
+def _encodable(prompt: Prompt) -> bool:
+    """JSON may escape half a surrogate pair; no tokenizer and no database takes it."""
+    try:
+        "".join((prompt.id, prompt.category, prompt.system, *prompt.turns)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
