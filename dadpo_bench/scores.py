@@ -88,11 +88,13 @@ class Panel:
             .order_by(schema.Contestant.name, schema.Contestant.seed, schema.Contestant.key)
         ).all()
         self._answers = self._read_answers([c.key for c in everyone])
-        self.entrants = entrants([c for c in everyone if self._answers.get(c.key)])
         self._teacher = next((c for c in everyone if c.kind == "teacher"), None)
         self._ratings: dict[str, float] = {}
         self._verdicts: dict[tuple[str, str], dict[str, float]] = {}
+        self._asked: set[str] = set()
+        """Responses that the judge was asked about, whether it could say something or not."""
         self._read_judgments()
+        self.entrants = entrants([c for c in everyone if c is self._teacher or self._was_judged(c)])
 
     def _read_answers(self, keys: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = defaultdict(dict)
@@ -103,16 +105,24 @@ class Panel:
                 found[row.contestant_key][row.prompt_key] = row.response_key
         return found
 
+    def _was_judged(self, contestant: schema.Contestant) -> bool:
+        """False for one whom a run was stopped before judging: never asked is not unscored."""
+        return not self._asked.isdisjoint(self._answers.get(contestant.key, {}).values())
+
     def _read_judgments(self) -> None:
         used = {response for given in self._answers.values() for response in given.values()}
         if self._judge.kind == "pointwise":
             query = select(schema.Rating).where(schema.Rating.judge_key == self._judge.key)
             for rating in self._session.scalars(query):
-                if rating.value is not None and rating.response_key in used:
+                if rating.response_key not in used:
+                    continue
+                self._asked.add(rating.response_key)
+                if rating.value is not None:
                     self._ratings[rating.response_key] = rating.value
             return
         worth = {"win": 1.0, "tie": 0.5, "loss": 0.0}
         for verdict in self._session.scalars(select(schema.Verdict).where(schema.Verdict.judge_key == self._judge.key)):
+            self._asked.add(verdict.contestant_response)
             if verdict.outcome in worth:
                 pair = (verdict.contestant_response, verdict.baseline_response)
                 self._verdicts.setdefault(pair, {})[verdict.order] = worth[verdict.outcome]
