@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,14 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def tiny_recipe(tiny_models: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A recipe of this test's own."""
+    return write_recipe(tiny_models, tmp_path)
+
+
+def write_recipe(models: tuple[Path, Path], folder: Path) -> Path:
     """A recipe file: six training prompts, four held-out ones (one of two turns), eight tokens a reply."""
-    teacher, student = tiny_models
-    training, held_out = tmp_path / "training.jsonl", tmp_path / "held-out.jsonl"
+    teacher, student = models
+    training, held_out = folder / "training.jsonl", folder / "held-out.jsonl"
     _write(training, [{"id": f"t{i}", "turns": [f"Name {i} colours."]} for i in range(6)])
     turns = [["Tea?"], ["Red or blue?"], ["What is France?", "And Paris?"], ["Say three."]]
     _write(held_out, [{"id": f"h{i}", "turns": turn} for i, turn in enumerate(turns)])
@@ -54,7 +60,7 @@ def tiny_recipe(tiny_models: tuple[Path, Path], tmp_path: Path) -> Path:
         "evaluation": {"sampling": {"temperature": 0, **short, "batch_size": 2}, "canary_prompts": 2, "kl_prompts": 2},
         "judge": "pmi",
     }
-    path = tmp_path / "recipe.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe))  # JSON is YAML
     return path
 
@@ -72,10 +78,11 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def bench(tmp_path: Path) -> Run:
     """`bench("run", "dadpo", …)`: the program in a process of its own, in the test's folder."""
+    return partial(program, cwd=tmp_path)
 
-    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dadpo_bench", *map(str, arguments)]
-        settings = {"cwd": tmp_path, "env": environment(), **options}
-        return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
 
-    return run
+def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own."""
+    command = [sys.executable, "-m", "dadpo_bench", *map(str, arguments)]
+    settings = {"env": environment(), **options}
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)

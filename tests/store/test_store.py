@@ -1,10 +1,15 @@
 """Stores: migrated when opened, published read-only, boards byte-identical."""
 
+import json
+import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, select
 from typer.testing import CliRunner
 
@@ -18,6 +23,7 @@ from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import signals
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, connection, insert_missing, open_store, publish, schema
+from tests.conftest import write_recipe
 
 KEYS = [
     "contestant",
@@ -49,11 +55,29 @@ def fill(store: Store, recipe: Path, *changes: str, methods: tuple[str, ...] = (
     run(Bench(store, LocalEngine(), silent()), plan, {})
 
 
+@pytest.fixture(scope="module")
+def finished(tiny_models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and a store `local.sqlite3` after a whole run."""
+    folder = tmp_path_factory.mktemp("finished")
+    store = open_store(str(folder / "local.sqlite3"))
+    fill(store, write_recipe(tiny_models, folder))
+    store.close()
+    return folder
+
+
 @pytest.fixture
-def filled(tiny_recipe: Path, tmp_path: Path) -> Store:
+def recipe(finished: Path) -> Path:
+    """The recipe of `filled`."""
+    return finished / "recipe.yaml"
+
+
+@pytest.fixture
+def filled(finished: Path, tmp_path: Path) -> Iterator[Store]:
+    """A copy of the finished store, with its checkpoints, for one test."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     store = open_store(str(tmp_path / "local.sqlite3"))
-    fill(store, tiny_recipe)
-    return store
+    yield store
+    store.close()
 
 
 def count(store: Store, table: type[schema.Base]) -> int:
@@ -73,6 +97,43 @@ def test_a_published_store_reads_alike_leaves_no_files_and_is_never_written(fill
         pass
 
 
+def test_publishing_a_store_over_itself_is_refused(filled: Store) -> None:
+    assert filled.path is not None
+    with pytest.raises(UserError, match="the store itself"):
+        publish(filled, filled.path)
+    assert count(filled, schema.Response)
+
+
+def test_a_failed_publication_leaves_the_earlier_one(filled: Store, tmp_path: Path) -> None:
+    target = tmp_path / "published.sqlite3"
+    publish(filled, target)
+    before = target.read_bytes()
+    broken = Store(filled.engine, tmp_path / "recipe.yaml", published=False)
+    with pytest.raises(UserError, match="no usable SQLite store"):
+        publish(broken, target)
+    assert target.read_bytes() == before
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_run_on_a_published_store_is_refused_and_changes_nothing(filled: Store, tmp_path: Path) -> None:
+    target = tmp_path / "published.sqlite3"
+    publish(filled, target)
+    before = target.read_bytes()
+    result = CliRunner().invoke(
+        app, ["run", "dadpo", "--recipe", str(tmp_path / "recipe.yaml"), "--store", str(target)]
+    )
+    assert result.exit_code == 2
+    assert "published store and is never written" in result.stderr
+    assert target.read_bytes() == before
+
+
+def test_a_fresh_store_has_the_tables_of_the_schema(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "fresh.sqlite3"))
+    with store.engine.connect() as raw:
+        differences = compare_metadata(MigrationContext.configure(raw), schema.Base.metadata)
+    assert differences == []
+
+
 def test_the_same_store_gives_the_same_bytes(filled: Store) -> None:
     assert render(filled) == render(filled)
 
@@ -88,38 +149,21 @@ def test_check_of_a_board_shows_what_would_change(filled: Store) -> None:
 
 
 def test_rows_for_machines_have_every_column(filled: Store) -> None:
-    import json
-
     rows = json.loads(CliRunner().invoke(app, ["leaderboard", "--format", "json", "--store", filled.name]).stdout)
     assert rows
     assert all(set(KEYS) <= set(row) for row in rows)
     assert all(row["flip_rate"] is None for row in rows)  # a pointwise judge sees no order
 
 
-def test_other_betas_score_no_signal_again(filled: Store, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_betas_score_no_signal_again(filled: Store, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = count(filled, schema.Signal)
     assert before == 24  # six prompts, two responses, two models
     monkeypatch.setattr(signals, "sequence_log_probs", None)
-    fill(filled, tiny_recipe, "methods.dadpo.beta_teacher=0.5")
+    fill(filled, recipe, "methods.dadpo.beta_teacher=0.5")
     assert count(filled, schema.Signal) == before
     with filled.read() as session:
         labels = set(session.scalars(select(schema.Score.contestant)))
     assert {"dadpo (beta_teacher=0.1)", "dadpo (beta_teacher=0.5)"} <= labels
-
-
-def test_another_model_or_sampling_never_gets_the_first_ones_responses(filled: Store, tiny_recipe: Path) -> None:
-    with filled.read() as session:
-        before = set(session.scalars(select(schema.Response.key)))
-    fill(filled, tiny_recipe, "teacher_sampling.temperature=0.5", methods=("sft",))
-    with filled.read() as session:
-        fresh = session.scalars(select(schema.Response).where(schema.Response.key.not_in(before))).all()
-        models = {r.model_key for r in session.scalars(select(schema.Response))}
-        by_model = [
-            set(session.scalars(select(schema.Response.batch_key).where(schema.Response.model_key == key)))
-            for key in models
-        ]
-    assert any(r.sampling.get("temperature") == 0.5 for r in fresh)
-    assert sum(map(len, by_model)) == len(set().union(*by_model))
 
 
 def test_an_older_store_is_upgraded_after_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
