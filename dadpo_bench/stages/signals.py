@@ -68,7 +68,8 @@ def collect_signals(
             }
             with bench.store.write() as session:
                 insert_missing(session, schema.Signal, [_row(model, k, s, precision) for k, s in fresh.items()])
-            known.update(fresh)
+            # A response shared with pairs scored before keeps its first value: a resumed run must read the same.
+            known = fresh | known
             bar.advance(len(batch))
     return [Pair(*(known[k].total for k in both)) for both in keys]
 
