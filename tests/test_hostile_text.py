@@ -1,18 +1,23 @@
 """Prompts and responses are data: braces, verdicts, control tokens, odd line ends, great length."""
 
+import io
 import itertools
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from sqlalchemy import select
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.leaderboard import escape, render
-from dadpo_bench.pipeline import make_plan, run
-from dadpo_bench.progress import silent
+from dadpo_bench.pipeline import Stage, make_plan, run
+from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import load_recipe
+from dadpo_bench.stages import responses, signals
 from dadpo_bench.stages.bench import Bench
-from dadpo_bench.store import Store, open_store
+from dadpo_bench.store import Store, open_store, schema
+from dadpo_bench.types import Prompt, Reply, Response, Sampling
 
 HOSTILE = (
     "Say {question} and {answer_a} and {0}, please.",
@@ -25,35 +30,81 @@ HOSTILE = (
 
 
 @pytest.fixture
-def hostile(tiny_recipe: Path, tmp_path: Path) -> Store:
-    """A store after a whole run on hostile prompts, training and held-out alike."""
+def recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
+    """A recipe with a hostile name on hostile prompts, training and held-out alike."""
     for name, mark in (("training", "?"), ("held-out", "!")):
         rows = [{"id": f"{i}|{name}", "category": "<b>", "turns": [text + mark]} for i, text in enumerate(HOSTILE)]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (tmp_path / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     recipe = json.loads(tiny_recipe.read_text())
     recipe["name"] = "evil | <img src=x> `code`"
-    # The 100 kB prompt is longer than the tiny model's context; nobody answers it.
-    (tmp_path / "held-out.jsonl").write_text(
-        "\n".join((tmp_path / "held-out.jsonl").read_text(encoding="utf-8").split("\n")[:5]), encoding="utf-8"
-    )
-    (tmp_path / "training.jsonl").write_text(
-        "\n".join((tmp_path / "training.jsonl").read_text(encoding="utf-8").split("\n")[:5]), encoding="utf-8"
-    )
+    recipe["evaluation"]["canary_prompts"] = len(HOSTILE)
     tiny_recipe.write_text(json.dumps(recipe))
-    store = open_store(str(tmp_path / "hostile.sqlite3"))
-    run(Bench(store, LocalEngine(), silent()), make_plan(load_recipe(str(tiny_recipe)), ["dadpo"], 1, None), {})
-    return store
+    return tiny_recipe
 
 
-def test_a_run_on_hostile_prompts_ends_with_a_well_formed_board(hostile: Store) -> None:
-    lines = render(hostile).split("\n")
-    tables = [line for line in lines if line.startswith("|")]
+def run_all(recipe: Path, store: Store) -> str:
+    """Everything that was said on the way."""
+    said = io.StringIO()
+    bench = Bench(store, LocalEngine(), Reporter(Console(file=said, width=200)))
+    run(bench, make_plan(load_recipe(str(recipe)), ["dadpo"], 1, None), {})
+    return said.getvalue()
+
+
+def well_formed(board: str) -> bool:
+    """Every row of a table has its header's cells, and no text became a tag."""
+    lines = board.replace("\\|", "").split("\n")
+    tables = [(above, row) for above, row in itertools.pairwise(lines) if above.startswith("|") and row.startswith("|")]
     assert len(tables) > 5
-    for header, body in itertools.pairwise(lines):
-        if header.startswith("|") and body.startswith("|"):
-            assert header.replace("\\|", "").count("|") == body.replace("\\|", "").count("|")
-    assert "<" not in "\n".join(lines).replace("\\<", "")
+    return all(above.count("|") == row.count("|") for above, row in tables) and "<" not in board.replace("\\<", "")
+
+
+def test_hostile_prompts_are_data_from_end_to_end(recipe: Path, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "hostile.sqlite3"))
+    said = run_all(recipe, store)
+    assert "teacher's responses: 1 prompts are too long for the model, which reads their ends only" in said
+    assert well_formed(render(store))
+    with store.read() as session:
+        scores = session.scalars(select(schema.Score).where(schema.Score.contestant == "dadpo")).all()
+        kept = {row.turns[0][:-1] for row in session.scalars(select(schema.Prompt))}
+    assert [(s.values["prompts"], s.values["unscored"]) for s in scores] == [(len(HOSTILE), 0)]
+    assert kept == set(HOSTILE)
+
+
+def test_hostile_responses_are_data_from_end_to_end(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *short, long = HOSTILE
+
+    def respond(model: object, tokenizer: object, prompts: list[Prompt], sampling: Sampling, seed: int):  # type: ignore[no-untyped-def]
+        # Only replies that are judged, not trained on, may be as long as no limit on tokens would let them be.
+        texts = (long if sampling.temperature == 0 else "", *short)
+        return [Response(prompt=p, replies=(Reply(text=t),)) for p, t in zip(prompts, texts, strict=False)]
+
+    monkeypatch.setattr(responses, "respond", respond)
+    monkeypatch.setattr(signals, "check_teacher", lambda *_, **__: None)  # no teacher wrote these
+    settings = json.loads(recipe.read_text())
+    for name in ("teacher_sampling", "student_sampling"):
+        settings[name]["batch_size"] = 24
+    settings["evaluation"]["sampling"]["batch_size"] = 24
+    recipe.write_text(json.dumps(settings))
+    store = open_store(str(tmp_path / "hostile.sqlite3"))
+    run_all(recipe, store)
+    assert well_formed(render(store))
+    with store.read() as session:
+        kept = {row.replies[0]["text"] for row in session.scalars(select(schema.Response))}
+        values = session.scalars(select(schema.Rating.value)).all()
+    assert {*HOSTILE, ""} <= kept
+    assert all(value is not None for value in values)
+
+
+def test_an_example_beyond_the_training_limit_is_dropped_and_counted(recipe: Path, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "hostile.sqlite3"))
+    plan = make_plan(load_recipe(str(recipe), ["methods.sft.max_tokens=1000"]), ["sft"], 1, None)
+    run(Bench(store, LocalEngine(), silent()), plan, {}, Stage.dsft)
+    with store.read() as session:
+        (record,) = session.scalars(select(schema.Derivation.record))
+    assert record["preflight"]["dropped_examples"] == 1
 
 
 @pytest.mark.parametrize("text", HOSTILE)

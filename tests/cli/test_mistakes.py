@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from dadpo_bench.cli import app
 from dadpo_bench.store import open_store
+from tests.conftest import Run
 from tests.tiny import build_tiny_model
 
 
@@ -61,7 +62,22 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadpo", "--set", "prompts.task=general"], "has no split 'train'"),
         (["run", "dadpo", "--until", "trian"], "did you mean 'train'?"),
         (["run", "dadpo", "--seeds", "0"], "--seeds"),
+        (["run", "dadpo", "--seeds", "many"], "--seeds"),
+        (["run", "dadpo", "--sed", "1"], "--seeds"),
+        (["run", "dadpo", "--set", "tasks.asistance.prompts=2"], "did you mean 'assistance'?"),
+        (["run", "dadpo", "--set", "methods.x.method=dadpoo"], "did you mean 'dadpo'?"),
+        (["run", "dadpo", "--set", "seed=["], "not a valid value"),
+        (["run", "dadpo", "--set", "teacher.model.name=x"], "'model' has no settings of its own"),
+        (["run", "dadpo", "--judge", "longer", "--set", "judge=longer", "--set", "judge_settings.x=1"], "no settings"),
+        (["run", "dadpo", "--judge", "chat:"], "judge chat.model"),
+        (["run", "dadpo", "--set", "student.prune.ratio=2"], "student.prune.ratio"),
         (["run"], "METHOD"),
+        (["list"], "tasks, methods, judges, recipes"),
+        (["db"], "name a command"),
+        (["rnu"], "rnu"),
+        (["show", "recipes", "smollm2-135m"], "smollm2-135m-pruned20"),
+        (["leaderboard", "--format", "xml"], "markdown"),
+        (["check", "--alpha", "2"], "--alpha"),
         (["show", "methods", "dado"], "did you mean"),
         (["list", "methds"], "methds"),
         (["leaderboard", "--store", "none.sqlite3"], "`dadpo-bench run` makes one"),
@@ -78,6 +94,60 @@ def test_a_wrong_word_is_answered_with_the_remedy(
 def test_invalid_yaml_is_named_by_its_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.yaml").write_text("name: x\nteacher: {model: [}\n")
     assert "line 2" in mistake(capfd, "run", "dadpo", "--recipe", "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"- 1\n", "a recipe is a YAML mapping"),
+        (b"", "a recipe is a YAML mapping"),
+        (b"\xff\xfe", "not valid YAML"),
+        (b"a: !!python/object/apply:os.system ['touch pwned']\n", "line 1: not valid YAML"),
+    ],
+    ids=["a list", "empty", "no text", "code"],
+)
+def test_a_file_that_is_no_recipe_is_refused(
+    content: bytes, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    assert said in mistake(capfd, "run", "dadpo", "--recipe", "bad.yaml")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[1]", "line 2: Input should be a valid dictionary"),
+        ('{"id": "b"}', "line 2: turns: Field required"),
+        ('{"id": 1, "turns": ["x"]}', "line 2: id: Input should be a valid string"),
+        ('{"id": "b", "turns": "x"}', "line 2: turns"),
+        ('{"id": "b", "turns": ["x"], "answer": "y"}', "line 2: answer: unknown setting"),
+        ('{"id": "b", "turns": ["\\ud800"]}', "line 2: a \\ud800"),
+        ("[" * 100_000, "line 2: not valid JSON (nested too deeply)"),
+        ('{"id": "a", "turns": ["Tea?"]}', "a prompt occurs twice"),
+        ('{"id": "b", "turns": ["x", "y"]}', "training prompts have one turn each"),
+    ],
+    ids=["list", "missing", "type", "string", "extra", "surrogate", "deep", "twice", "two turns"],
+)
+def test_a_line_that_is_no_training_prompt_is_refused(
+    line: str, said: str, tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "training.jsonl").write_text('{"id": "a", "turns": ["Tea?"]}\n' + line + "\n")
+    assert said in mistake(capfd, "run", "dadpo", "--recipe", tiny_recipe)
+
+
+def test_a_prompts_file_that_is_not_there_is_named(
+    tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "training.jsonl").unlink()
+    assert "training.jsonl: No such file" in mistake(capfd, "run", "dadpo", "--recipe", tiny_recipe)
+
+
+def test_a_prompts_file_in_another_encoding_is_refused(
+    tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "training.jsonl").write_bytes('{"id": "a", "turns": ["Café?"]}\n'.encode("latin-1"))
+    assert "training.jsonl: 'utf-8' codec" in mistake(capfd, "run", "dadpo", "--recipe", tiny_recipe)
 
 
 def test_a_bad_line_of_a_prompts_file_is_named_by_its_number(
@@ -116,6 +186,21 @@ def failed(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_a_missing_model_directory_is_named(tiny_recipe: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = edited(tiny_recipe, teacher={"model": "./none"})
     assert "no model directory './none'" in failed(capfd, "run", "dadpo", "--recipe", recipe, "--quiet")
+
+
+@pytest.mark.parametrize("template", ["{% for x in", "{{ raise_exception('no') }}"])
+def test_a_broken_chat_template_is_refused(
+    template: str, tiny_recipe: Path, tiny_models: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = edited(tiny_recipe, teacher={"model": str(tiny_models[0]), "chat_template": template})
+    assert "chat template cannot render" in failed(capfd, "run", "dadpo", "--recipe", recipe, "--quiet")
+
+
+def test_a_prune_ratio_that_no_width_meets_names_those_that_are_met(
+    tiny_recipe: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = edited(tiny_recipe, student={"prune": {"ratio": 0.5}})
+    assert "possible: 0.2" in failed(capfd, "run", "dadpo", "--recipe", recipe, "--quiet")
 
 
 def test_a_directory_without_weights_is_no_model(
@@ -182,6 +267,43 @@ def test_a_store_in_a_directorys_place_is_refused(
     tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert "is a directory" in failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("/dev/null", "no ordinary file"),
+        ("/proc/x.sqlite3", "its folder must exist and be writable"),
+        ("/proc/x/y.sqlite3", "choose another --store"),
+        ("oracel://host/x", "Can't load plugin"),
+        ("postgresql://me:secret@127.0.0.1:1/x", "postgresql://"),
+    ],
+)
+def test_a_place_where_no_store_can_be_is_refused(
+    store: str, said: str, tiny_recipe: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", store)
+    assert said in answer
+    assert "secret" not in answer
+
+
+@pytest.mark.parametrize("target", ["/proc/x.sqlite3", "none/x.sqlite3", "."])
+def test_a_place_where_nothing_can_be_published_is_refused(
+    target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    open_store("a.sqlite3").close()
+    failed(capfd, "db", "publish", target, "--store", "a.sqlite3")
+
+
+def test_the_program_itself_answers_with_one_line_and_code_2(bench: Run, tiny_recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "training.jsonl").write_text("oops\n")
+    for arguments in (["run", "dadp"], ["run", "dadpo", "--recipe", tiny_recipe]):
+        result = bench(*arguments)
+        assert result.returncode == 2
+        assert result.stdout == ""
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["held-out.jsonl", "recipe.yaml", "training.jsonl"]
 
 
 def test_a_store_below_a_file_is_refused(tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

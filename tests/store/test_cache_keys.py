@@ -1,0 +1,79 @@
+"""What is kept is found again under exactly what decided it, and under nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from dadpo_bench.engine import LocalEngine
+from dadpo_bench.models import weights_key
+from dadpo_bench.progress import silent
+from dadpo_bench.stages import responses
+from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.stages.responses import collect_responses
+from dadpo_bench.store import open_store
+from dadpo_bench.types import Prompt, Sampling
+from tests.tiny import CHATML
+
+PROMPTS = tuple(Prompt(id=name, turns=(name,)) for name in ("Tea?", "Red or blue?", "Say three."))
+SAMPLING = Sampling(max_new_tokens=6)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(open_store(str(tmp_path / "x.sqlite3")), LocalEngine(), silent())
+
+
+def local(directory: Path, chat_template: str | None = None) -> LocalModel:
+    return LocalModel("m", directory, weights_key(directory), chat_template)
+
+
+@pytest.fixture
+def teacher(tiny_models: tuple[Path, Path]) -> LocalModel:
+    return local(tiny_models[0])
+
+
+def keys(bench: Bench, model: LocalModel, prompts: tuple[Prompt, ...] = PROMPTS, seed: int = 0, **sampling: float):  # type: ignore[no-untyped-def]
+    settings = SAMPLING.model_copy(update=sampling)
+    return {stored.key for stored in collect_responses(bench, model, prompts, settings, seed, "test")}
+
+
+def test_the_same_question_is_asked_once(bench: Bench, teacher: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = keys(bench, teacher)
+    monkeypatch.setattr(responses, "respond", None)
+    assert keys(bench, teacher) == first
+    assert keys(bench, teacher, prompts=PROMPTS[::-1]) == first  # the order of prompts decides nothing
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.5}, {"top_p": 0.5}, {"max_new_tokens": 5}, {"batch_size": 2}])
+def test_other_sampling_never_gets_the_first_ones_responses(
+    bench: Bench, teacher: LocalModel, change: dict[str, float]
+) -> None:
+    assert not keys(bench, teacher) & keys(bench, teacher, **change)
+
+
+def test_another_model_never_gets_the_first_ones_responses(bench: Bench, tiny_models: tuple[Path, Path]) -> None:
+    first, second = map(local, tiny_models)
+    assert not keys(bench, first) & keys(bench, second)
+
+
+def test_another_template_never_gets_the_first_ones_responses(bench: Bench, teacher: LocalModel) -> None:
+    other = local(teacher.directory, CHATML.replace("assistant", "bot"))
+    assert not keys(bench, teacher) & keys(bench, other)
+
+
+def test_another_seed_draws_anew_and_greedy_replies_have_none(bench: Bench, teacher: LocalModel) -> None:
+    assert not keys(bench, teacher) & keys(bench, teacher, seed=1)
+    assert keys(bench, teacher, temperature=0) == keys(bench, teacher, temperature=0, seed=1)
+
+
+def test_another_system_message_is_another_prompt(bench: Bench, teacher: LocalModel) -> None:
+    told = tuple(p.model_copy(update={"system": "Be brief."}) for p in PROMPTS)
+    assert not keys(bench, teacher) & keys(bench, teacher, prompts=told)
+
+
+def test_a_prompts_label_is_no_part_of_its_key() -> None:
+    assert Prompt(id="a", turns=("x",), category="c").key == Prompt(id="b", turns=("x",)).key
+
+
+def test_two_turns_are_not_one_joined() -> None:
+    assert Prompt(id="a", turns=("x", "y")).key != Prompt(id="a", turns=("x\n\ny",)).key
