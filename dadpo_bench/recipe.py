@@ -179,6 +179,8 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = ()) -> Recipe:
         raise UserError(registry.unknown("recipe", name, list(files)))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid YAML (nested too deeply)") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
@@ -208,7 +210,7 @@ def _apply(content: dict[str, Any], change: str) -> None:
             raise UserError(f"--set {change}: '{part}' has no settings of its own")
     try:
         place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"--set {change}: '{value}' is not a valid value") from error
 
 

@@ -67,6 +67,7 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadpo", "--set", "tasks.asistance.prompts=2"], "did you mean 'assistance'?"),
         (["run", "dadpo", "--set", "methods.x.method=dadpoo"], "did you mean 'dadpo'?"),
         (["run", "dadpo", "--set", "seed=["], "not a valid value"),
+        (["run", "dadpo", "--set", "seed=" + "[" * 5000], "not a valid value"),
         (["run", "dadpo", "--set", "teacher.model.name=x"], "'model' has no settings of its own"),
         (["run", "dadpo", "--judge", "longer", "--set", "judge=longer", "--set", "judge_settings.x=1"], "no settings"),
         (["run", "dadpo", "--judge", "chat:"], "judge chat.model"),
@@ -102,9 +103,10 @@ def test_invalid_yaml_is_named_by_its_line(tmp_path: Path, capfd: pytest.Capture
         (b"- 1\n", "a recipe is a YAML mapping"),
         (b"", "a recipe is a YAML mapping"),
         (b"\xff\xfe", "not valid YAML"),
+        (b"a: " + b"[" * 5000, "not valid YAML (nested too deeply)"),
         (b"a: !!python/object/apply:os.system ['touch pwned']\n", "line 1: not valid YAML"),
     ],
-    ids=["a list", "empty", "no text", "code"],
+    ids=["a list", "empty", "no text", "deep", "code"],
 )
 def test_a_file_that_is_no_recipe_is_refused(
     content: bytes, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
