@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
+
+from dadpo_bench.models.memory import release_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,4 +34,4 @@ class LocalEngine:
                 yield item, worker(item)
         finally:
             del worker
-            gc.collect()  # one model in memory at a time
+            release_memory()  # one model in memory at a time

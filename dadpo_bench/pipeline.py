@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import find, frozen, tokenizer_key, training
+from dadpo_bench.models.memory import peak_bytes
 from dadpo_bench.progress import Owed
 from dadpo_bench.recipe import FIRST, Recipe
 from dadpo_bench.registry import JudgeEntry
@@ -179,12 +178,6 @@ def _timed(bench: Bench, run_id: int, position: int, stage: Stage) -> Iterator[N
     )
     with bench.store.write() as session:
         session.add(row)
-
-
-def peak_bytes() -> int:
-    """The process's peak resident memory so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _models(run: _Run) -> None:

@@ -4,7 +4,7 @@ Importing a name from here imports torch; `dadpo_bench` itself does not.
 """
 
 from dadpo_bench.models.chat import ChatTokenizer, chat_tokenizer
-from dadpo_bench.models.generation import batches, respond
+from dadpo_bench.models.generation import SAMPLER_VERSION, batches, respond
 from dadpo_bench.models.loading import find, load_model, quiet_transformers, tokenizer_key, weights_key
 from dadpo_bench.models.logprobs import (
     SCORER_VERSION,
@@ -18,6 +18,7 @@ from dadpo_bench.models.precision import Precision, device, frozen, training
 from dadpo_bench.models.stream import Branching, Stream, batches_by_tokens, hidden_states, streaming
 
 __all__ = [
+    "SAMPLER_VERSION",
     "SCORER_VERSION",
     "Branching",
     "ChatTokenizer",

@@ -10,7 +10,11 @@ import torch
 from dadpo_bench.models.chat import ChatTokenizer
 from dadpo_bench.models.loading import quiet_transformers
 from dadpo_bench.models.precision import device
+from dadpo_bench.models.sampling import Draw
 from dadpo_bench.types import Finish, Message, Prompt, Reply, Response, Sampling, content_key
+
+SAMPLER_VERSION = 2
+"""Part of every response's key: raise it when a change here or in `Draw` moves samples."""
 
 
 def batches(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
@@ -31,14 +35,14 @@ def respond(
     replies: list[list[Reply]] = [[] for _ in prompts]
     for turn in range(max(len(p.turns) for p in prompts)):
         conversations = [p.messages(tuple(r.text for r in done)) for p, done in zip(prompts, replies, strict=True)]
-        drawn = _reply(model, tokenizer, conversations, sampling, _batch_seed(seed, prompts, turn))
+        drawn = _reply(model, tokenizer, conversations, sampling, [_seed(seed, p, turn) for p in prompts])
         for done, reply in zip(replies, drawn, strict=True):
             done.append(reply)
     return [Response(prompt=p, replies=tuple(done)) for p, done in zip(prompts, replies, strict=True)]
 
 
-def _batch_seed(seed: int, prompts: Sequence[Prompt], turn: int) -> int:
-    return int(content_key(seed, [p.key for p in prompts], turn)[:15], 16)
+def _seed(seed: int, prompt: Prompt, turn: int) -> int:
+    return int(content_key(seed, prompt.key, turn)[:15], 16)
 
 
 @torch.inference_mode()
@@ -47,7 +51,7 @@ def _reply(
     tokenizer: ChatTokenizer,
     conversations: Sequence[Sequence[Message]],
     sampling: Sampling,
-    seed: int,
+    seeds: Sequence[int],
 ) -> list[Reply]:
     prompts = [tokenizer.prompt_ids(messages) for messages in conversations]
     width = max(map(len, prompts))
@@ -57,10 +61,13 @@ def _reply(
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     stops = stop_ids(model, tokenizer)
-    with torch.random.fork_rng(), quiet_transformers():
-        torch.manual_seed(seed)
+    draw = [Draw(sampling.temperature, sampling.top_p, seeds)] if sampling.temperature else []
+    with quiet_transformers():
         drawn = model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=_settings(sampling, stops, tokenizer.pad_id)
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=_settings(sampling.max_new_tokens, stops, tokenizer.pad_id),
+            logits_processor=draw,
         )
     return [_reply_of(row, stops, tokenizer) for row in drawn[:, width:].tolist()]
 
@@ -71,19 +78,16 @@ def stop_ids(model: Any, tokenizer: ChatTokenizer) -> set[int]:
     return {tokenizer.end_of_turn_id, *(own if isinstance(own, list) else [own] if own is not None else [])}
 
 
-def _settings(sampling: Sampling, stops: set[int], pad_id: int) -> Any:
+def _settings(limit: int, stops: set[int], pad_id: int) -> Any:
     from transformers import GenerationConfig
 
-    greedy = sampling.temperature == 0
-    warped = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     # A fresh config: a checkpoint's own generation defaults must not reach the samples.
     return GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=not greedy,
-        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,  # where tokens are drawn, `Draw` does it
+        max_new_tokens=limit,
         eos_token_id=sorted(stops),
         pad_token_id=pad_id,
         use_cache=True,
-        **warped,
     )
 
 

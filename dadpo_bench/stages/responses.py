@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dadpo_bench.models import batches, chat_tokenizer, frozen, load_model, respond
+from dadpo_bench.models import SAMPLER_VERSION, batches, chat_tokenizer, frozen, load_model, respond
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, known_responses, schema
 from dadpo_bench.store.rows import save_prompts, to_response
@@ -63,7 +63,8 @@ def _tell_of_long_prompts(bench: Bench, model: LocalModel, prompts: Sequence[Pro
 
 def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> _Batch:
     settings = sampling.model_dump(mode="json")
-    key = content_key("batch", model.key, model.chat_template, [p.key for p in prompts], settings, seed, str(frozen()))
+    keys = [p.key for p in prompts]
+    key = content_key("batch", SAMPLER_VERSION, model.key, model.chat_template, keys, settings, seed, str(frozen()))
     return _Batch(key, tuple(prompts))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import time
@@ -18,6 +17,7 @@ from dadpo_bench import registry
 from dadpo_bench.errors import WorkError
 from dadpo_bench.models import chat_tokenizer, find, training, weights_key
 from dadpo_bench.models.loading import config_of
+from dadpo_bench.models.memory import release_memory
 from dadpo_bench.models.pruning import prune
 from dadpo_bench.recipe import Recipe
 from dadpo_bench.stages.bench import Bench, LocalModel
@@ -149,7 +149,7 @@ def _derive(
         with _scratch(output) as scratch:
             _check_space(scratch, parameters_of(source))
             record = make(scratch)
-            gc.collect()  # optimiser and model refer to each other; the next stage needs their memory
+            release_memory()
             _move(scratch, output)
     except Exception as error:
         # tokenizers, written in Rust, tells of a full disk by a bare Exception that ends in "(os error 28)".
