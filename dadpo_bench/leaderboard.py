@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from dadpo_bench import scoring
 from dadpo_bench.errors import WorkError
 from dadpo_bench.recipe import FIRST
-from dadpo_bench.scores import DRAWS, SEED, panels
+from dadpo_bench.scores import DRAWS, SEED, compute_rows, panels
 from dadpo_bench.store import Store, schema
 
 Cells = dict[str, Any]
@@ -54,8 +54,8 @@ class Section:
         return [row for row in self.rows if row["baseline"] == FIRST]
 
 
-def sections(session: Session, *, differences: bool = False) -> list[Section]:
-    """Every section of a store's board, from its stored scores."""
+def sections(session: Session, *, differences: bool = False, per_seed: bool = False) -> list[Section]:
+    """Every section of a store's board, from its stored scores; `per_seed`: computed, each training seed apart."""
     query = (
         select(schema.Score.protocol_key, schema.Score.judge_key, schema.Protocol.name, schema.Judge.name)
         .join(schema.Protocol, schema.Protocol.key == schema.Score.protocol_key)
@@ -63,10 +63,10 @@ def sections(session: Session, *, differences: bool = False) -> list[Section]:
         .distinct()
     )
     found = sorted(session.execute(query).all(), key=lambda r: (r[2], r[3], r[0], r[1]))
-    return [_section(session, protocol, judge, differences) for protocol, judge, _, _ in found]
+    return [_section(session, protocol, judge, differences, per_seed) for protocol, judge, _, _ in found]
 
 
-def _section(session: Session, protocol_key: str, judge_key: str, differences: bool) -> Section:
+def _section(session: Session, protocol_key: str, judge_key: str, differences: bool, per_seed: bool) -> Section:
     protocol = session.get_one(schema.Protocol, protocol_key)
     judge = session.get_one(schema.Judge, judge_key)
     scores = session.scalars(
@@ -75,8 +75,12 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
     tasks = {s.task_key: session.get_one(schema.Task, s.task_key) for s in scores}
     domains = {t.name: t.domain for t in sorted(tasks.values(), key=lambda t: (t.domain, t.name))}
     order = list(domains)
+    if per_seed:
+        cells = [row.cells() for _, row in compute_rows(session, protocol_key, judge_key, per_seed=True)]
+    else:
+        cells = [dict(s.values) for s in scores]
     rows = sorted(
-        (dict(s.values) for s in scores),
+        cells,
         key=lambda r: (
             r["baseline"] == FIRST,
             order.index(r["task"]),
@@ -185,10 +189,10 @@ def write_board(store: Store) -> Path:
     return store.board
 
 
-def render(store: Store) -> str:
-    """The board as Markdown."""
+def render(store: Store, *, per_seed: bool = False) -> str:
+    """The board as Markdown; `per_seed`: a row for each training seed, without the differences between methods."""
     with store.read() as session:
-        found = sections(session, differences=True)
+        found = sections(session, differences=not per_seed, per_seed=per_seed)
     lines = [
         "# Leaderboard",
         "",

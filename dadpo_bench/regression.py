@@ -29,6 +29,8 @@ class Compared(NamedTuple):
     task: str
     contestant: str
     prompts: int
+    seeds_before: int
+    seeds_after: int
     before: float
     after: float
     difference: float
@@ -37,23 +39,23 @@ class Compared(NamedTuple):
     p_value: float
     p_holm: float
     dropped: bool
-    """Whether the drop is proven at the level asked for."""
+    """Whether p (Holm) is under the level asked for and the interval, which knows of seeds, lies below 0."""
 
 
 def compare_stores(new: Store, old: Store, alpha: float) -> list[Compared]:
-    """Every row that both stores have, paired by prompt; seeds are averaged before they are compared.
+    """Every row that both stores have, paired by prompt.
 
     Raises `UserError` where the stores share no row.
     """
     fresh, stored = _outcomes(new), _outcomes(old)
-    raw: list[tuple[_Row, float, float, scoring.Difference]] = []
+    raw: list[tuple[_Row, Floats, Floats, scoring.Difference]] = []
     for row in sorted(fresh.keys() & stored.keys()):
         prompts = [p for p in stored[row] if p in fresh[row]]
-        after, before = (np.array([[side[row][p] for p in prompts]]) for side in (fresh, stored))
+        after, before = (np.stack([side[row][p] for p in prompts], 1) for side in (fresh, stored))
         counts = scoring.bootstrap_counts(len(prompts), DRAWS, SEED)
         found = scoring.paired_difference(after, before, counts, seed=SEED, alternative="less")
         if found is not None:
-            raw.append((row, 100 * float(np.nanmean(before)), 100 * float(np.nanmean(after)), found))
+            raw.append((row, before, after, found))
     if not raw:
         raise UserError(
             f"{new.name} and {old.name} share no row: equal recipe (but for its methods), judge and task needed"
@@ -63,31 +65,38 @@ def compare_stores(new: Store, old: Store, alpha: float) -> list[Compared]:
         Compared(
             *row[1:],
             prompts=found.prompts,
-            before=before,
-            after=after,
+            seeds_before=before.shape[0],
+            seeds_after=after.shape[0],
+            before=_mean(before),
+            after=_mean(after),
             difference=found.estimate,
             low=found.low,
             high=found.high,
             p_value=found.p_value,
             p_holm=p,
-            dropped=p < alpha,
+            dropped=p < alpha and found.high < 0,
         )
         for (row, before, after, found), p in zip(raw, corrected, strict=True)
     ]
 
 
-def _outcomes(store: Store) -> dict[_Row, dict[str, float]]:
-    """Outcome of every prompt, averaged over seeds, for each row of the store."""
-    found: dict[_Row, dict[str, float]] = {}
+def _mean(outcomes: Floats) -> float:
+    """(seeds, prompts) → per cent, as the board's win rate."""
+    return 100 * float(np.nanmean(scoring.nanmean(outcomes, 0)))
+
+
+def _outcomes(store: Store) -> dict[_Row, dict[str, Floats]]:
+    """(seeds,) outcomes of every prompt that was scored under some seed, for each row of the store."""
+    found: dict[_Row, dict[str, Floats]] = {}
     with store.read() as session:
         for protocol, judge in _scored(session):
             for panel in panels(session, protocol.key, judge.key):
                 for entrant in panel.entrants:
                     if entrant.kind not in ("method", "student"):
                         continue
-                    outcomes: Floats = scoring.nanmean(scoring.prompt_outcomes(panel.orders(entrant)), 0)
+                    outcomes = scoring.prompt_outcomes(panel.orders(entrant))
                     row = (protocol.key, protocol.name, judge.name, panel.task.name, entrant.label)
-                    given = {p: float(o) for p, o in zip(panel.prompts, outcomes, strict=True) if not np.isnan(o)}
+                    given = {p: o for p, o in zip(panel.prompts, outcomes.T, strict=True) if not np.isnan(o).all()}
                     if given:
                         found[row] = given
     return found
@@ -103,12 +112,13 @@ def _scored(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:
 
 def show(console: Console, found: list[Compared], alpha: float) -> None:
     """The table, and the verdict in words."""
-    table = Table("task", "contestant", "judge", "before", "after", "difference", "95 % interval", "p (Holm)")
+    table = Table("task", "contestant", "judge", "seeds", "before", "after", "difference", "95 % interval", "p (Holm)")
     for c in found:
         table.add_row(
             c.task,
             c.contestant,
             c.judge,
+            f"{c.seeds_before} → {c.seeds_after}",
             number(c.before),
             number(c.after),
             number(c.difference, sign=True),
@@ -120,5 +130,7 @@ def show(console: Console, found: list[Compared], alpha: float) -> None:
     dropped = [c for c in found if c.dropped]
     for c in dropped:
         console.print(f"proven drop: {c.contestant} on {c.task}, judge {c.judge}", markup=False, highlight=False)
+    if any(1 in (c.seeds_before, c.seeds_after) for c in found):
+        console.print("one training seed on a side: how far training alone moves a row is not known", highlight=False)
     if not dropped:
         console.print(f"no drop is proven at {alpha:g} (one-sided, Holm over {len(found)} rows)", highlight=False)

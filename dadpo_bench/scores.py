@@ -27,39 +27,43 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What a contestant's responses look like, whoever judges them."""
+
+    mean_length: float
+    """Characters of a response."""
+    cut_share: float | None
+    """Per cent of responses cut by the token limit; null for canaries, whom nothing cuts."""
+    repetition: float | None
+    """Per cent of a response's word 4-grams that it had said before."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Nats a token between a contestant and the teacher, mean over seeds; null where not measured."""
+
+    kl_from_teacher: float | None = None
+    """KL(teacher‖contestant) on the teacher's samples."""
+    kl_to_teacher: float | None = None
+    """KL(contestant‖teacher) on the contestant's samples."""
+
+
+@dataclass(frozen=True)
 class Row:
-    """A row of a board. Shares and rates are per cent; null where a column does not apply."""
+    """A row of a board."""
 
     contestant: str
     task: str
     judge: str
     baseline: str
-    seeds: int
-    prompts: int
-    unscored: int
-    win_rate: float | None
-    standard_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    win_share: float | None
-    tie_share: float | None
-    loss_share: float | None
-    preference_rate: float | None
-    flip_rate: float | None
-    mean_length: float | None
-    """Characters of a response."""
-    cut_share: float | None
-    """Responses cut by the token limit."""
-    repetition: float | None
-    """Share of a response's word 4-grams that it had said before."""
-    kl_from_teacher: float | None
-    """KL(teacher‖contestant) on the teacher's samples, nats a token."""
-    kl_to_teacher: float | None
-    """KL(contestant‖teacher) on the contestant's samples, nats a token."""
-    half_scored: int
-    """Prompts with only one of two orders scored."""
-    per_seed: tuple[float, ...]
-    """Win rate of each training seed."""
+    summary: scoring.Summary
+    texts: Texts
+    divergence: Divergence
+
+    def cells(self) -> dict[str, Any]:
+        """The row as it is stored and printed: every column by its name."""
+        who = {name: getattr(self, name) for name in ("contestant", "task", "judge", "baseline")}
+        return {**who, **asdict(self.summary), **asdict(self.texts), **asdict(self.divergence)}
 
 
 @dataclass(frozen=True)
@@ -170,35 +174,36 @@ class Panel:
         """The entrant's row."""
         orders = self.orders(entrant)
         counts = scoring.bootstrap_counts(orders.shape[1], DRAWS, SEED)
-        summary = asdict(scoring.summarise(orders, counts, seed=SEED))
-        known = {name: summary[name] for name in Row.__dataclass_fields__ if name in summary}
         return Row(
             contestant=entrant.label,
             task=self.task.name,
             judge=self._judge.name,
             baseline=FIRST if entrant.kind == "canary" else "teacher",
-            **{**known, **self._texts(entrant), **self._divergence(entrant)},
+            summary=scoring.summarise(orders, counts, seed=SEED),
+            texts=self._texts(entrant),
+            divergence=self._divergence(entrant),
         )
 
-    def _texts(self, entrant: Entrant) -> dict[str, float | None]:
+    def _texts(self, entrant: Entrant) -> Texts:
         keys = [k for c in entrant.contestants for k in self._answers[c.key].values()]
         rows = [self._session.get_one(schema.Response, key) for key in keys]
         texts = ["\n\n".join(reply["text"] for reply in row.replies) for row in rows]
         cut = [any(reply["finish"] == Finish.length for reply in row.replies) for row in rows]
-        return {
-            "mean_length": float(np.mean([len(text) for text in texts])),
-            "cut_share": None if entrant.kind == "canary" else 100 * float(np.mean(cut)),
-            "repetition": repetition(texts),
-        }
+        return Texts(
+            mean_length=float(np.mean([len(text) for text in texts])),
+            cut_share=None if entrant.kind == "canary" else 100 * float(np.mean(cut)),
+            repetition=repetition(texts),
+        )
 
-    def _divergence(self, entrant: Entrant) -> dict[str, float | None]:
-        rows = [self._session.get(schema.ContestantDivergence, (c.key, self.task.key)) for c in entrant.contestants]
-        if any(row is None for row in rows):
-            return {"kl_from_teacher": None, "kl_to_teacher": None}
-        return {
-            "kl_from_teacher": float(np.mean([row.from_teacher for row in rows if row])),
-            "kl_to_teacher": float(np.mean([row.to_teacher for row in rows if row])),
-        }
+    def _divergence(self, entrant: Entrant) -> Divergence:
+        found = [self._session.get(schema.ContestantDivergence, (c.key, self.task.key)) for c in entrant.contestants]
+        rows = [row for row in found if row is not None]
+        if len(rows) < len(found):
+            return Divergence()
+        return Divergence(
+            kl_from_teacher=float(np.mean([row.from_teacher for row in rows])),
+            kl_to_teacher=float(np.mean([row.to_teacher for row in rows])),
+        )
 
 
 def repetition(texts: Iterable[str], size: int = 4) -> float | None:
@@ -253,25 +258,17 @@ def panels(session: Session, protocol_key: str, judge_key: str) -> list[Panel]:
     return [Panel(session, protocol_key, judge, task) for task in tasks]
 
 
-def compute_rows(session: Session, protocol_key: str, judge_key: str) -> list[tuple[schema.Task, Row]]:
+def compute_rows(
+    session: Session, protocol_key: str, judge_key: str, *, per_seed: bool = False
+) -> list[tuple[schema.Task, Row]]:
     """Every row of a board section; but for the teacher's, rows without any judged prompt are left out."""
     rows = []
     for panel in panels(session, protocol_key, judge_key):
-        for entrant in panel.entrants:
+        everyone = [c for e in panel.entrants for c in e.contestants]
+        for entrant in entrants(everyone, per_seed=True) if per_seed else panel.entrants:
             row = panel.row(entrant)
-            if row.prompts or entrant.kind == "teacher":
+            if row.summary.prompts or entrant.kind == "teacher":
                 rows.append((panel.task, row))
-    return rows
-
-
-def rows_per_seed(session: Session) -> list[dict[str, Any]]:
-    """Rows of every scored section with each training seed apart; computed, not stored."""
-    query = select(schema.Score.protocol_key, schema.Score.judge_key).distinct()
-    rows = []
-    for protocol_key, judge_key in sorted(tuple(found) for found in session.execute(query)):
-        for panel in panels(session, protocol_key, judge_key):
-            everyone = [c for e in panel.entrants for c in e.contestants if e.kind != "teacher"]
-            rows += [asdict(panel.row(e)) for e in entrants(everyone, per_seed=True)]
     return rows
 
 
@@ -301,6 +298,6 @@ def save_scores(store: Store, protocol_key: str, judge_key: str) -> None:
                     task_key=task.key,
                     baseline=row.baseline,
                     contestant=row.contestant,
-                    values=asdict(row),
+                    values=row.cells(),
                 )
             )

@@ -1,5 +1,6 @@
 """`check` fails only for a drop that the data can prove."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
+from dadpo_bench.leaderboard import write_board
 from dadpo_bench.scores import save_scores
 from dadpo_bench.store import Store, open_store, save_task, schema
 from dadpo_bench.tasks import Task
@@ -15,8 +17,8 @@ from dadpo_bench.types import Prompt
 PROMPTS = 40
 
 
-def build(path: Path, wins: int, protocol: str = "p") -> Store:
-    """A store in which `dadpo` wins so many of 40 prompts against the teacher."""
+def build(path: Path, *wins: int, protocol: str = "p") -> Store:
+    """A store in which `dadpo` wins so many of 40 prompts against the teacher, seed by seed."""
     store = open_store(str(path))
     task = Task(
         name="t",
@@ -32,26 +34,35 @@ def build(path: Path, wins: int, protocol: str = "p") -> Store:
         identity = {"judge": "j"}
         session.add(schema.Judge(key="j", name="j", kind="pointwise", proxy=True, identity=identity))
         session.flush()
-        for kind, name, seed in (("teacher", "teacher", None), ("method", "dadpo", 0)):
+        everybody: list[tuple[str, str, int | None, int]] = [("teacher", "teacher", None, PROMPTS)]
+        everybody += [("method", "dadpo", seed, count) for seed, count in enumerate(wins)]
+        for kind, name, seed, _ in everybody:
+            key = f"{name}{seed}"
             session.add(
                 schema.Contestant(
-                    key=name, protocol_key=protocol, name=name, kind=kind, seed=seed, settings={}, model_key=name
+                    key=key, protocol_key=protocol, name=name, kind=kind, seed=seed, settings={}, model_key=key
                 )
             )
         session.flush()
         for number, prompt in enumerate(task.prompts):
-            for name in ("teacher", "dadpo"):
-                key = f"{name}{number}"
+            for _, name, seed, count in everybody:
+                contestant = f"{name}{seed}"
+                key = f"{contestant}/{number}"
                 reply = {"text": "x", "token_ids": [], "finish": "stop"}
                 session.add(
                     schema.Response(
-                        key=key, batch_key=key, model_key=name, prompt_key=prompt.key, sampling={}, replies=[reply]
+                        key=key,
+                        batch_key=key,
+                        model_key=contestant,
+                        prompt_key=prompt.key,
+                        sampling={},
+                        replies=[reply],
                     )
                 )
                 session.flush()
-                answer = {"contestant_key": name, "task_key": task.key, "prompt_key": prompt.key}
+                answer = {"contestant_key": contestant, "task_key": task.key, "prompt_key": prompt.key}
                 session.add(schema.Answer(**answer, response_key=key))
-                value = 1.0 if name == "teacher" else 2.0 * (number < wins)
+                value = 1.0 if name == "teacher" else 2.0 * (number < count)
                 session.add(schema.Rating(judge_key="j", response_key=key, value=value, reason=""))
         session.add(
             schema.Run(
@@ -77,6 +88,45 @@ def test_only_a_proven_drop_fails(before: int, after: int, code: int, tmp_path: 
     result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name])
     assert result.exit_code == code
     assert ("proven drop: dadpo on t, judge j" in result.stdout) == (code == 1)
+
+
+def test_a_drop_that_the_seeds_do_not_agree_on_is_not_proven(tmp_path: Path) -> None:
+    # Averaged over seeds 30 → 19 of 40 prompts; but one of three new seeds did no worse.
+    old, new = build(tmp_path / "old.sqlite3", 30, 30, 30), build(tmp_path / "new.sqlite3", 30, 4, 23)
+    result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name, "--json"])
+    (row,) = json.loads(result.stdout)
+    assert row["p_holm"] < 0.05
+    assert row["high"] >= 0
+    assert (row["seeds_before"], row["seeds_after"], row["dropped"]) == (3, 3, False)
+    assert result.exit_code == 0
+
+
+def test_stores_of_unequal_seeds_are_compared_and_a_single_seed_is_told(tmp_path: Path) -> None:
+    old, new = build(tmp_path / "old.sqlite3", 30, 31, 29), build(tmp_path / "new.sqlite3", 8)
+    result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name])
+    assert result.exit_code == 1
+    assert "one training seed on a side" in result.stdout
+
+
+def test_a_board_can_be_split_by_seed_and_its_file_stays(tmp_path: Path) -> None:
+    store = build(tmp_path / "a.sqlite3", 10, 20)
+    write_board(store)
+    before = store.board.read_text(encoding="utf-8")
+    printed = CliRunner().invoke(app, ["leaderboard", "--store", store.name, "--per-seed"])
+    assert "| dadpo, seed 0 | 25.0 |" in printed.stdout
+    assert "| dadpo, seed 1 | 50.0 |" in printed.stdout
+    assert store.board.read_text(encoding="utf-8") == before
+    rows = json.loads(
+        CliRunner().invoke(app, ["leaderboard", "--store", store.name, "--per-seed", "--format", "json"]).stdout
+    )
+    assert {r["contestant"]: r["win_rate"] for r in rows if r["win_rate"]} == {"dadpo, seed 0": 25, "dadpo, seed 1": 50}
+
+
+def test_a_board_is_checked_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = build(tmp_path / "a.sqlite3", 10)
+    result = CliRunner().invoke(app, ["leaderboard", "--store", store.name, "--check", "--per-seed"])
+    assert result.exit_code == 2
+    assert "--check compares the board's file" in result.stderr
 
 
 def test_stores_without_a_shared_row_are_not_compared(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from dadpo_bench.cli.options import STORE, JsonOption, StoreOption, relative
+from dadpo_bench.errors import UserError
 from dadpo_bench.places import REFERENCE_STORE
 
 
@@ -25,7 +26,9 @@ def leaderboard(
     store: StoreOption = STORE,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 with a diff if the board would change.")] = False,
     format: Annotated[Format, typer.Option(help="`json` prints rows instead of writing the board.")] = Format.markdown,
-    per_seed: Annotated[bool, typer.Option("--per-seed", help="With json: a row for each training seed.")] = False,
+    per_seed: Annotated[
+        bool, typer.Option("--per-seed", help="Print the board with a row for each training seed; writes nothing.")
+    ] = False,
 ) -> None:
     """Regenerate the board of a store; the same store gives the same bytes.
 
@@ -35,17 +38,23 @@ def leaderboard(
 
       dadpo-bench leaderboard --store results/reference.sqlite3 --check
 
+      dadpo-bench leaderboard --per-seed
+
       dadpo-bench leaderboard --format json | jq '.[] | select(.task == "general")'
     """
     from dadpo_bench.leaderboard import render, sections, write_board
-    from dadpo_bench.scores import refresh_scores, rows_per_seed
+    from dadpo_bench.scores import refresh_scores
     from dadpo_bench.store import open_store
 
+    if check and (per_seed or format is Format.json):
+        raise UserError("--check compares the board's file: leave out --per-seed and --format json")
     opened = open_store(store, create=False)
     if format is Format.json:
         with opened.read() as session:
-            rows = rows_per_seed(session) if per_seed else [r for s in sections(session) for r in s.rows]
+            rows = [row for section in sections(session, per_seed=per_seed) for row in section.rows]
         typer.echo(json.dumps(rows, indent=1))
+    elif per_seed:
+        typer.echo(render(opened, per_seed=True), nl=False)
     elif check:
         # Reads only: what `leaderboard` would compute anew is what the last run or board computed.
         text = render(opened)
@@ -70,6 +79,8 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Exit 1 only for a drop that the data can prove: one-sided, clustered by prompt, Holm over the rows.
+
+    The 95 % interval, over prompts and training seeds, must lie below 0 as well.
 
     Example: dadpo-bench check --store results/local.sqlite3 --against results/reference.sqlite3
     """

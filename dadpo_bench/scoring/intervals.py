@@ -66,7 +66,11 @@ def interval(outcomes: Floats, counts: Counts, seed: int) -> tuple[float, float]
     """(seeds, prompts) → 95 % percentile interval of the mean, per cent; None under two scored prompts."""
     if (~np.isnan(outcomes).all(0)).sum() < 2:
         return None
-    low, high = np.nanpercentile(bootstrap_means(outcomes, counts, seed), [2.5, 97.5])
+    return _percentiles(bootstrap_means(outcomes, counts, seed))
+
+
+def _percentiles(means: Floats) -> tuple[float, float]:
+    low, high = np.nanpercentile(means, [2.5, 97.5])
     return 100 * float(low), 100 * float(high)
 
 
@@ -90,20 +94,23 @@ def paired_difference(
 ) -> Difference | None:
     """Two (seeds, prompts) outcomes of the same prompts → their difference; None under two shared prompts.
 
-    With equal numbers of seeds the interval is crossed (seed s of one against seed s of the other), else
-    seeds are averaged first. The p-value flips the signs of per-prompt differences: `less` asks whether
-    the first is worse.
+    The interval is crossed over prompts and seeds: with equal numbers of seeds, seed s of one goes with seed s
+    of the other; else each side's seeds are drawn apart. A single seed adds no variance: it is not known. The
+    p-value flips the signs of per-prompt differences of seed means: `less` asks whether the first is worse.
     """
-    if first.shape[0] != second.shape[0]:
-        first, second = (nanmean(side, 0)[None] for side in (first, second))
-    gaps = first - second
-    by_prompt = nanmean(gaps, 0)
-    shared = by_prompt[~np.isnan(by_prompt)]
-    bounds = interval(gaps, counts, seed)
-    if bounds is None:
+    alike = first.shape[0] == second.shape[0]
+    by_prompt = nanmean(first - second, 0) if alike else nanmean(first, 0) - nanmean(second, 0)
+    shared = ~np.isnan(by_prompt)
+    if shared.sum() < 2:
         return None
-    p_value = sign_flip_p(shared, seed=seed, alternative=alternative)
-    return Difference(100 * float(shared.mean()), *bounds, p_value, len(shared))
+    if alike:
+        means = bootstrap_means(first - second, counts, seed)
+    else:
+        sides = (np.where(shared, side, np.nan) for side in (first, second))
+        ours, theirs = (bootstrap_means(side, counts, seed + i) for i, side in enumerate(sides))
+        means = ours - theirs
+    p_value = sign_flip_p(by_prompt[shared], seed=seed, alternative=alternative)
+    return Difference(100 * float(by_prompt[shared].mean()), *_percentiles(means), p_value, int(shared.sum()))
 
 
 def sign_flip_p(

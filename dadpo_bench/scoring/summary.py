@@ -27,8 +27,6 @@ class Summary:
     """Prompts with at least one scored order under some seed."""
     unscored: int
     """(Seed, prompt) cells without any scored order."""
-    half_scored: int
-    """Cells with just one of two orders scored."""
     win_rate: float | None
     standard_error: float | None
     ci_low: float | None
@@ -39,7 +37,10 @@ class Summary:
     preference_rate: float | None
     """Win share minus loss share."""
     flip_rate: float | None
+    half_scored: int
+    """Cells with just one of two orders scored."""
     per_seed: tuple[float, ...]
+    """Win rate of each training seed."""
 
 
 def loses_clearly(ci_high: float | None) -> bool:
