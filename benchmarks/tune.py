@@ -35,12 +35,13 @@ from dadpo_bench.tasks import load_task
 from dadpo_bench.types import Example, JudgeContext, Sampling
 
 SAMPLES = 4
+_ON_RESPONSES, _ON_PAIRS = (3e-5, 1e-4, 3e-4, 1e-3), (3e-6, 1e-5, 3e-5, 1e-4)
 GRID = {
-    "sft": (1e-4, 3e-4),
-    "kd": (1e-4, 3e-4),
-    "dpo": (1e-5, 5e-5),
-    "dpo-matched": (1e-5, 5e-5),
-    "dadpo": (1e-5, 5e-5),
+    "sft": _ON_RESPONSES,
+    "kd": _ON_RESPONSES,
+    "dpo": _ON_PAIRS,
+    "dpo-matched": _ON_PAIRS,
+    "dadpo": _ON_PAIRS,
 }
 
 

@@ -25,7 +25,7 @@ FIRST = "sft"
 class Part(BaseModel):
     """Base of the recipe's parts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Teacher(Part):

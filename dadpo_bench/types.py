@@ -29,7 +29,7 @@ def content_key(*parts: Any) -> str:
 class Value(BaseModel):
     """Base of the immutable, strictly checked value types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Message(Value):

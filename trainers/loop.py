@@ -46,7 +46,7 @@ Read = Callable[[Head, Tensor, Stream], Tensor]
 class TrainConfig(BaseModel):
     """Settings that all methods share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
     epochs: int = Field(1, ge=1, description="Passes over the examples.")

@@ -12,7 +12,6 @@ from typing import Any
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.models.embedded import NAME, cache_dir, converted, embedded_teacher
-from dadpo_bench.models.memory import keep_freed_memory
 from dadpo_bench.models.precision import Precision, device
 from dadpo_bench.types import content_key
 
@@ -129,7 +128,6 @@ def load_model(directory: Path, precision: Precision) -> Any:
     """The causal language model in evaluation mode, on this machine's device."""
     from transformers import AutoModelForCausalLM
 
-    keep_freed_memory()
     with quiet_transformers():
         model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=precision.weights)
     return model.to(device()).eval()

@@ -1,8 +1,4 @@
-"""The process's memory: kept for the next step, given back between models.
-
-By default glibc returns every large tensor to the kernel as it is freed and faults its pages in anew for the
-next one: a third of a training step on the CPU (`benchmarks/allocator.py`).
-"""
+"""The process's memory: what is given back between two models, and how much it was at most."""
 
 from __future__ import annotations
 
@@ -14,32 +10,21 @@ from functools import cache
 
 import torch
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_NEVER = 2**31 - 1
-
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    """The C library where it is glibc; other allocators (musl, macOS, Windows) have no such settings."""
+    """The C library where it is glibc; no other has `malloc_trim`."""
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)
-    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
-
-
-@cache
-def keep_freed_memory() -> None:
-    """From now on, freed tensors' pages stay with the process for the next tensor. Does nothing without glibc."""
-    if library := _glibc():
-        library.mallopt(_MMAP_THRESHOLD, _NEVER)
-        library.mallopt(_TRIM_THRESHOLD, _NEVER)
+    return library if hasattr(library, "malloc_trim") else None
 
 
 def release_memory() -> None:
     """Give what nobody holds any more back to the system: between two models, not between two steps."""
     gc.collect()  # an optimiser and its model refer to each other
     if library := _glibc():
-        library.malloc_trim(0)
+        library.malloc_trim(0)  # glibc itself gives back the top of its heap alone
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
 
