@@ -94,8 +94,11 @@ def _table(section: Section, reference: Sequence[Section]) -> Table:
         table.add_row(row[0]["contestant"], *_cells(row, section))
     for other in reference:
         table.add_section()
+        seeds = max(row["seeds"] for row in other.board_rows)
+        # A line of its own: behind each name it would not leave the figures their width.
+        table.add_row("reference", f"of {seeds} seeds" if seeds > 1 else "of one seed", style="dim")
         for row in _by_contestant(other):
-            table.add_row(f"{row[0]['contestant']} (ref., {row[0]['seeds']} seeds)", *_cells(row, section), style="dim")
+            table.add_row(row[0]["contestant"], *_cells(row, section), style="dim")
     return table
 
 

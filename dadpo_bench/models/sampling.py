@@ -1,7 +1,7 @@
 """Drawing tokens: one uniform number a row and step, by inverse of the cumulative distribution.
 
 `torch.multinomial` draws one exponential for every entry of the vocabulary, on a CPU a quarter of the time of
-a sampled reply (`benchmarks/generation.py`). And each row has a source of its own, so the numbers behind a
+a sampled reply (`benchmarks/sampling.py`). And each row has a source of its own, so the numbers behind a
 reply do not depend on its neighbours in the batch.
 """
 
