@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,9 @@ from dadpo_bench.types import Sampling, content_key
 
 DEFAULT = "smollm2-135m-pruned20"
 """The recipe of `dadpo-bench run` when none is named."""
+
+PROTOCOL_VERSION = 1
+"""Part of every protocol's key: raise it with a default of a recipe's parts."""
 
 FIRST = "sft"
 """The contestant that is dSFT: reference and starting point of every preference method."""
@@ -119,15 +122,14 @@ class Recipe(Part):
 
     def protocol(self) -> dict[str, Any]:
         """What all contestants share; its hash groups rows on a board. Judge and seeds are not in it."""
-        shared = self.model_dump(
-            mode="json", exclude={"methods", "judge", "judge_settings", "summary", "seed"}, exclude_none=True
-        )
+        shared = self.model_dump(mode="json", exclude=_NOT_SHARED, exclude_none=True)
         return {**shared, "dsft": self.method_settings(FIRST)}
 
     @property
     def protocol_key(self) -> str:
-        """Content hash of `protocol()`."""
-        return content_key("protocol", self.protocol())
+        """Content hash of what `protocol()` says, but for settings at their defaults."""
+        shared = self.model_dump(mode="json", exclude=_NOT_SHARED, exclude_defaults=True)
+        return content_key("protocol", PROTOCOL_VERSION, shared, essence(self.method_settings(FIRST)))
 
     def method_settings(self, contestant: str) -> dict[str, Any]:
         """The full validated settings of a contestant, the method's name included.
@@ -137,15 +139,35 @@ class Recipe(Part):
         if contestant not in self.methods:
             raise UserError(registry.unknown("method", contestant, sorted(self.methods)))
         chosen = self.methods[contestant]
-        entry = registry.methods[chosen.method]
-        if not entry.config:
-            return {"method": chosen.method, **chosen.settings}
-        config = registry.resolve(entry.config)
-        try:
-            settings: dict[str, Any] = config.model_validate(chosen.settings).model_dump(mode="json")
-        except ValidationError as error:
-            raise UserError(explain(error, f"methods.{contestant}", list(config.model_fields))) from error
+        config = method_config(chosen.method, chosen.settings, f"methods.{contestant}")
+        settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
         return {"method": chosen.method, **settings}
+
+
+_NOT_SHARED = {"methods", "judge", "judge_settings", "summary", "seed"}
+
+
+def method_config(method: str, settings: Mapping[str, Any], where: str = "") -> BaseModel | dict[str, Any]:
+    """The settings as the method's config class reads them; as given where it declares none.
+
+    Raises `UserError` for an unknown method or setting.
+    """
+    entry = registry.methods[method]
+    if not entry.config:
+        return dict(settings)
+    config: type[BaseModel] = registry.resolve(entry.config)
+    try:
+        return config.model_validate(dict(settings))
+    except ValidationError as error:
+        raise UserError(explain(error, where or method, list(config.model_fields))) from error
+
+
+def essence(settings: Mapping[str, Any]) -> list[Any]:
+    """Of a contestant's full settings, what belongs into keys: its method and what differs from the defaults."""
+    if not settings:
+        return []
+    method = settings["method"]
+    return [method, method_config(method, {k: v for k, v in settings.items() if k != "method"})]
 
 
 def explain(error: ValidationError, where: str, known: Sequence[str] = ()) -> str:

@@ -21,9 +21,19 @@ Order = Literal["ab", "ba"]
 
 
 def content_key(*parts: Any) -> str:
-    """A 32-digit hexadecimal sha256 key of JSON-serialisable parts: equal content, equal key, on any machine."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    """A 32-digit hexadecimal sha256 key of JSON-serialisable parts: equal content, equal key, on any machine.
+
+    Of a pydantic model counts what differs from its defaults. So a new setting whose default changes nothing
+    leaves every key as it was; whoever changes a default raises the version that stands beside it in the key.
+    """
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_essence)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _essence(part: Any) -> JsonObject:
+    if isinstance(part, BaseModel):
+        return part.model_dump(mode="json", exclude_defaults=True)
+    raise TypeError(f"{type(part).__name__} cannot be part of a key")
 
 
 class Value(BaseModel):

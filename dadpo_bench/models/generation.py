@@ -14,7 +14,8 @@ from dadpo_bench.models.sampling import Draw
 from dadpo_bench.types import Finish, Message, Prompt, Reply, Response, Sampling, content_key
 
 SAMPLER_VERSION = 2
-"""Part of every response's key: raise it when a change here or in `Draw` moves samples."""
+"""Part of every response's key: raise it when a change here or in `Draw` moves samples, and with a default of
+`Sampling`."""
 
 
 def batches(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from dadpo_bench.canaries import CANARIES
+from dadpo_bench.recipe import essence
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
@@ -26,7 +27,7 @@ def enter(
     model_key: str,
 ) -> str:
     """Note a contestant; returns its key, which its settings and seed are part of."""
-    key = content_key("contestant", protocol_key, name, kind, seed, dict(settings))
+    key = content_key("contestant", protocol_key, name, kind, seed, essence(settings))
     row = schema.Contestant(
         key=key,
         protocol_key=protocol_key,

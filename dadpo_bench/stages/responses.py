@@ -62,9 +62,8 @@ def _tell_of_long_prompts(bench: Bench, model: LocalModel, prompts: Sequence[Pro
 
 
 def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> _Batch:
-    settings = sampling.model_dump(mode="json")
     keys = [p.key for p in prompts]
-    key = content_key("batch", SAMPLER_VERSION, model.key, model.chat_template, keys, settings, seed, str(frozen()))
+    key = content_key("batch", SAMPLER_VERSION, model.key, model.chat_template, keys, sampling, seed, str(frozen()))
     return _Batch(key, tuple(prompts))
 
 

@@ -19,13 +19,13 @@ from dadpo_bench.models import chat_tokenizer, find, training, weights_key
 from dadpo_bench.models.loading import config_of
 from dadpo_bench.models.memory import release_memory
 from dadpo_bench.models.pruning import prune
-from dadpo_bench.recipe import Recipe
+from dadpo_bench.recipe import Recipe, essence
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.types import Example, Job, JsonObject, Method, Prompt, content_key
 
 TRAINER_VERSION = 1
-"""Part of every checkpoint's key: raise it when the loop changes weights."""
+"""Part of every checkpoint's key: raise it when the loop changes weights, and with a default of a method's."""
 
 
 def teacher_of(bench: Bench, recipe: Recipe) -> LocalModel:
@@ -44,9 +44,7 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
     if settings is None:
         return _note(bench, Path(recipe.student.model or "").name, source, template)
     calibration = prompts[: settings.examples]
-    key = content_key(
-        "prune", weights_key(source), settings.model_dump(), [p.key for p in calibration], str(training())
-    )
+    key = content_key("prune", weights_key(source), settings, [p.key for p in calibration], str(training()))
     output = bench.store.artefacts / f"student-{key[:8]}"
 
     def make(scratch: Path) -> JsonObject:
@@ -85,12 +83,11 @@ def train(
     live_teacher = teacher if "teacher_logits" in entry.signals else None
     key = content_key(
         "train",
-        method_name,
-        fixed,
+        essence(settings),
         start.key,
         start.chat_template,
         live_teacher.key if live_teacher else None,
-        [e.model_dump(mode="json") for e in examples],
+        list(examples),
         sampled,
         seed,
         str(training()),

@@ -3,16 +3,22 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models import weights_key
 from dadpo_bench.progress import silent
+from dadpo_bench.recipe import Evaluation, Prune, Recipe
 from dadpo_bench.stages import responses
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.responses import collect_responses
 from dadpo_bench.store import open_store
-from dadpo_bench.types import Prompt, Sampling
+from dadpo_bench.types import Prompt, Sampling, Value, content_key
 from tests.tiny import CHATML
+from trainers.dadpo import DaDPOConfig
+from trainers.dpo import DPOConfig
+from trainers.kd import KDConfig
+from trainers.loop import TrainConfig
 
 PROMPTS = tuple(Prompt(id=name, turns=(name,)) for name in ("Tea?", "Red or blue?", "Say three."))
 SAMPLING = Sampling(max_new_tokens=6)
@@ -77,3 +83,58 @@ def test_a_prompts_label_is_no_part_of_its_key() -> None:
 
 def test_two_turns_are_not_one_joined() -> None:
     assert Prompt(id="a", turns=("x", "y")).key != Prompt(id="a", turns=("x\n\ny",)).key
+
+
+class _Settings(Value):
+    rate: float = 1.0
+
+
+class _SettingsLater(Value):
+    rate: float = 1.0
+    added: str = "as ever"
+
+
+def test_a_new_setting_at_its_default_leaves_keys_as_they_were() -> None:
+    assert content_key(_SettingsLater(rate=2)) == content_key(_Settings(rate=2))
+    assert content_key(_SettingsLater()) == content_key(_Settings(rate=1))
+    assert content_key(_SettingsLater(added="else")) != content_key(_Settings())
+
+
+@pytest.mark.parametrize(
+    ("config", "defaults", "version"),
+    [
+        (Sampling, {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 64, "batch_size": 24}, "SAMPLER_VERSION"),
+        (Prune, {"importance": "taylor", "examples": 32, "seed": 0}, "PROTOCOL_VERSION"),
+        (
+            Evaluation,
+            {"sampling": Sampling(temperature=0), "canary_prompts": 16, "kl_prompts": 16},
+            "PROTOCOL_VERSION",
+        ),
+        (Recipe, {"teacher_sampling": Sampling(), "student_sampling": Sampling()}, "PROTOCOL_VERSION"),
+        (
+            TrainConfig,
+            {
+                "learning_rate": 1e-5,
+                "epochs": 1,
+                "batch_size": 8,
+                "warmup": 0.1,
+                "weight_decay": 0.0,
+                "max_grad_norm": 1.0,
+                "micro_batch_tokens": 1536,
+                "max_tokens": 2048,
+            },
+            "TRAINER_VERSION",
+        ),
+        (DPOConfig, {"beta": 0.1}, "TRAINER_VERSION"),
+        (DaDPOConfig, {"beta_reference": 0.1, "beta_teacher": 0.1}, "TRAINER_VERSION"),
+        (
+            KDConfig,
+            {"divergence": "forward_kl", "temperature": 1.0, "beta": 0.5, "alpha": 0.1, "nll_weight": 0.0},
+            "TRAINER_VERSION",
+        ),
+    ],
+)
+def test_a_changed_default_raises_a_version(config: type[BaseModel], defaults: dict[str, object], version: str) -> None:
+    """Keys leave defaults out, so a store would give what an earlier default made: raise the version, then this."""
+    now = {name: config.model_fields[name].default for name in defaults}
+    assert now == defaults, f"raise {version} with it"
