@@ -145,7 +145,7 @@ def show_estimate(console: Console, plan: Plan, costs: list[Cost]) -> None:
     console.print(table)
     facts = [
         f"contestants: teacher, student, {', '.join(plan.trained)}; seeds: {', '.join(map(str, plan.seeds))}",
-        f"tasks: {', '.join(f'{t.name} ({len(t.prompts)} prompts)' for t in plan.tasks)}; judge: {plan.judge}",
+        f"tasks: {', '.join(f'{t.name} ({len(t.prompts)} prompts)' for t in plan.tasks)}; judge: {recipe.judge}",
         f"arithmetic: {str(compute_dtype()).removeprefix('torch.')} on {device().type}",
     ]
     if all(c.seconds is not None for c in costs):

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
 from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, construct_judge, note_judge
@@ -16,6 +19,7 @@ from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import find, frozen, tokenizer_key, training
+from dadpo_bench.models.loading import identity
 from dadpo_bench.models.memory import peak_bytes
 from dadpo_bench.progress import Owed
 from dadpo_bench.recipe import FIRST, Recipe
@@ -58,10 +62,13 @@ class Plan:
     recipe: Recipe
     contestants: tuple[str, ...]
     seeds: tuple[int, ...]
-    judge: str
-    judge_settings: Mapping[str, Any]
     train_task: Task
     tasks: tuple[Task, ...]
+
+    @cached_property
+    def protocol_key(self) -> str:
+        """Under which rows may be compared."""
+        return self.recipe.protocol_key([task.key for task in (self.train_task, *self.tasks)], identity)
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -69,14 +76,15 @@ class Plan:
         return (FIRST, *(c for c in self.contestants if c != FIRST))
 
 
-def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int, judge: str | None) -> Plan:
+def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     """Check everything a user may have got wrong. Raises `UserError`; loads no weights."""
     for contestant in contestants:
         recipe.method_settings(contestant)
-    name = judge or recipe.judge
-    settings = recipe.judge_settings if name.partition(":")[0] == recipe.judge.partition(":")[0] else {}
-    check_judge(name, settings)
-    tasks = tuple(load_task(t, "heldout", choice.prompts) for t, choice in recipe.tasks.items())
+    check_judge(recipe.judge, recipe.judge_settings)
+    tasks = tuple(load_task(t, "heldout", choice.prompts, choice.domain) for t, choice in recipe.tasks.items())
+    names = [task.name for task in tasks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"two held-out tasks are called '{twice}': give one of the files another name")
     train_task = load_task(recipe.prompts.task, "train", recipe.prompts.train)
     if any(len(p.turns) != 1 for p in train_task.prompts):
         raise UserError(f"training task '{train_task.name}': training prompts have one turn each")
@@ -90,8 +98,6 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int, judge: str
         recipe,
         tuple(dict.fromkeys(contestants)),
         tuple(range(recipe.seed, recipe.seed + seeds)),
-        name,
-        settings,
         train_task,
         tasks,
     )
@@ -117,12 +123,9 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
     """Do what is owed of every stage up to `until`."""
     recipe = plan.recipe
     with bench.store.write() as session:
-        protocol = {"key": recipe.protocol_key, "name": recipe.name, "settings": recipe.protocol()}
-        insert_missing(session, schema.Protocol, [protocol])
-        for task in (plan.train_task, *plan.tasks):
-            save_task(session, task)
+        _note_plan(session, plan)
         row = schema.Run(
-            protocol_key=recipe.protocol_key,
+            protocol_key=plan.protocol_key,
             started=datetime.now(UTC),
             arguments=dict(arguments),
             recipe=recipe.model_dump(mode="json"),
@@ -141,11 +144,21 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
         finished.finished = datetime.now(UTC)
 
 
+def _note_plan(session: Session, plan: Plan) -> None:
+    recipe = plan.recipe
+    protocol = {"key": plan.protocol_key, "name": recipe.name, "settings": recipe.protocol()}
+    insert_missing(session, schema.Protocol, [protocol])
+    for task in (plan.train_task, *plan.tasks):
+        save_task(session, task)
+
+
 def done_stages(bench: Bench, plan: Plan) -> list[Stage]:
     """Stages of which nothing is owed, as far as they can be known without doing the first that owes.
 
     `bench` has a reporter whose bars raise `Owed`, and a store that may be written: a copy.
     """
+    with bench.store.write() as session:
+        _note_plan(session, plan)
     state = _Run(bench, plan)
     done: list[Stage] = []
     for stage, work in _STAGES.items():
@@ -159,9 +172,9 @@ def done_stages(bench: Bench, plan: Plan) -> list[Stage]:
 
 def judge_of(plan: Plan) -> tuple[JudgeEntry, Any]:
     """The plan's judge, not yet asked. Raises `UserError` where it cannot be, e.g. without an API key."""
-    teacher = plan.recipe.teacher
-    context = JudgeContext(lambda: find(teacher.model), teacher.chat_template)
-    return construct_judge(plan.judge, plan.judge_settings, context)
+    recipe = plan.recipe
+    context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
+    return construct_judge(recipe.judge, recipe.judge_settings, context)
 
 
 @contextmanager
@@ -182,7 +195,7 @@ def _timed(bench: Bench, run_id: int, position: int, stage: Stage) -> Iterator[N
 
 def _models(run: _Run) -> None:
     bench, recipe = run.bench, run.plan.recipe
-    run.judge = note_judge(bench, run.plan.judge, *judge_of(run.plan))
+    run.judge = note_judge(bench, recipe.judge, *judge_of(run.plan))
     run.teacher = teacher_of(bench, recipe)
     run.student = student_of(bench, recipe, run.plan.train_task.prompts)
     run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)
@@ -295,7 +308,7 @@ def _responses(run: _Run) -> None:
     evaluation = recipe.evaluation
     for name, kind, seed, settings, model in _entrants(run):
         label = name if seed is None else f"{name}, seed {seed}"
-        key = enter(bench, recipe.protocol_key, name, kind, seed, settings, model.key)
+        key = enter(bench, run.plan.protocol_key, name, kind, seed, settings, model.key)
         for task in run.plan.tasks:
             drawn = collect_responses(
                 bench, model, task.prompts, evaluation.sampling, SHARED_SEED, f"{label}: {task.name}"
@@ -319,9 +332,8 @@ def _responses(run: _Run) -> None:
 
 
 def _keys(run: _Run) -> dict[tuple[str, int | None], str]:
-    recipe = run.plan.recipe
     return {
-        (name, seed): enter(run.bench, recipe.protocol_key, name, kind, seed, settings, model.key)
+        (name, seed): enter(run.bench, run.plan.protocol_key, name, kind, seed, settings, model.key)
         for name, kind, seed, settings, model in _entrants(run)
     }
 
@@ -340,7 +352,7 @@ def _judge(run: _Run) -> None:
     few = first.prompts[: recipe.evaluation.canary_prompts]
     theirs, ours = (answers(bench, keys[who], first) for who in ((TEACHER, None), (FIRST, seed)))
     canaries = enter_canaries(
-        bench, recipe.protocol_key, first, [theirs[p.key] for p in few], [ours[p.key] for p in few], seed
+        bench, run.plan.protocol_key, first, [theirs[p.key] for p in few], [ours[p.key] for p in few], seed
     )
     for made in canaries.values():
         matches += [(s, ours[s.response.prompt.key]) for s in made]
@@ -351,7 +363,7 @@ def _judge(run: _Run) -> None:
 
 
 def _score(run: _Run) -> None:
-    save_scores(run.bench.store, run.plan.recipe.protocol_key, run.judge.key)
+    save_scores(run.bench.store, run.plan.protocol_key, run.judge.key)
     write_board(run.bench.store)
 
 

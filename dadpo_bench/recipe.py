@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,9 @@ class TaskChoice(Part):
     """A held-out task."""
 
     prompts: int | None = Field(None, ge=1, description="Use the first so many; leave out for all.")
+    domain: Literal["in", "out"] | None = Field(
+        None, description="Shown on the board. Left out: a registered task's own; `out` for a file."
+    )
 
 
 class Evaluation(Part):
@@ -125,11 +128,14 @@ class Recipe(Part):
         shared = self.model_dump(mode="json", exclude=_NOT_SHARED, exclude_none=True)
         return {**shared, "dsft": self.method_settings(FIRST)}
 
-    @property
-    def protocol_key(self) -> str:
-        """Content hash of what `protocol()` says, but for settings at their defaults."""
-        shared = self.model_dump(mode="json", exclude=_NOT_SHARED, exclude_defaults=True)
-        return content_key("protocol", PROTOCOL_VERSION, shared, essence(self.method_settings(FIRST)))
+    def protocol_key(self, task_keys: Sequence[str], identity: Callable[[str], str]) -> str:
+        """Content hash of what `protocol()` says: prompts and models by their content; no defaults, no names."""
+        shared = self.model_dump(mode="json", exclude=_NOT_SHARED | {"name", "prompts", "tasks"}, exclude_defaults=True)
+        for role in ("teacher", "student"):
+            if "model" in shared[role]:
+                shared[role]["model"] = identity(shared[role]["model"])
+        dsft = essence(self.method_settings(FIRST))
+        return content_key("protocol", PROTOCOL_VERSION, shared, dsft, list(task_keys))
 
     def method_settings(self, contestant: str) -> dict[str, Any]:
         """The full validated settings of a contestant, the method's name included.
@@ -188,8 +194,10 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_recipe(name: str = DEFAULT, changes: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe's name or a YAML file, with `dotted.key=value` changes.
+def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | None = None) -> Recipe:
+    """A shipped recipe's name or a YAML file, with another judge and `dotted.key=value` changes, in this order.
+
+    Another judge than the file's does not get the settings that the file holds for its own.
 
     Raises `UserError` for an unknown name, invalid YAML, an unknown key or a value of the wrong type.
     """
@@ -209,6 +217,10 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a YAML mapping")
+    if judge is not None:
+        if _kind(judge) != _kind(content.get("judge", "")):
+            content.pop("judge_settings", None)
+        content["judge"] = judge
     for change in changes:
         _apply(content, change)
     try:
@@ -218,6 +230,10 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = ()) -> Recipe:
     for contestant in recipe.methods:
         recipe.method_settings(contestant)
     return recipe
+
+
+def _kind(judge: Any) -> str:
+    return str(judge).partition(":")[0]
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

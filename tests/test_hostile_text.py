@@ -47,7 +47,7 @@ def run_all(recipe: Path, store: Store) -> str:
     """Everything that was said on the way."""
     said = io.StringIO()
     bench = Bench(store, LocalEngine(), Reporter(Console(file=said, width=200)))
-    run(bench, make_plan(load_recipe(str(recipe)), ["dadpo"], 1, None), {})
+    run(bench, make_plan(load_recipe(str(recipe)), ["dadpo"], 1), {})
     return said.getvalue()
 
 
@@ -100,7 +100,7 @@ def test_hostile_responses_are_data_from_end_to_end(
 
 def test_an_example_beyond_the_training_limit_is_dropped_and_counted(recipe: Path, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "hostile.sqlite3"))
-    plan = make_plan(load_recipe(str(recipe), ["methods.sft.max_tokens=1000"]), ["sft"], 1, None)
+    plan = make_plan(load_recipe(str(recipe), ["methods.sft.max_tokens=1000"]), ["sft"], 1)
     run(Bench(store, LocalEngine(), silent()), plan, {}, Stage.dsft)
     with store.read() as session:
         (record,) = session.scalars(select(schema.Derivation.record))

@@ -32,7 +32,7 @@ SMALL = (
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_paper_recipe_is_planned_without_weights_or_network(name: str, tmp_path: Path) -> None:
-    costs = estimate(make_plan(load_recipe(name), ["dadpo"], 1, None), str(tmp_path / "none.sqlite3"))
+    costs = estimate(make_plan(load_recipe(name), ["dadpo"], 1), str(tmp_path / "none.sqlite3"))
     by_stage = {cost.stage: cost for cost in costs}
     assert by_stage["teacher-responses"].items == 252
     assert by_stage["teacher-responses"].tokens > 252 * 100
@@ -41,7 +41,7 @@ def test_a_paper_recipe_is_planned_without_weights_or_network(name: str, tmp_pat
 
 def run_small(name: str, changes: list[str], folder: Path) -> Store:
     store = open_store(str(folder / "local.sqlite3"))
-    plan = make_plan(load_recipe(name, [*SMALL, *changes]), ["kd", "dpo", "dpo-matched", "dadpo"], 1, None)
+    plan = make_plan(load_recipe(name, [*SMALL, *changes]), ["kd", "dpo", "dpo-matched", "dadpo"], 1)
     run(Bench(store, LocalEngine(), silent()), plan, {})
     return store
 

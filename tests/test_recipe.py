@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dadpo_bench.errors import UserError
+from dadpo_bench.pipeline import make_plan
 from dadpo_bench.recipe import Recipe, load_recipe, shipped
+
+
+def protocol_key(*changes: str) -> str:
+    return make_plan(load_recipe(changes=changes), ["sft"], 1).protocol_key
 
 
 def get(recipe: Recipe, key: str) -> Any:
@@ -64,9 +69,8 @@ def test_a_contestant_can_be_added_by_set() -> None:
 
 
 def test_settings_are_complete_so_that_a_default_written_out_changes_no_key() -> None:
-    plain = load_recipe()
-    written = load_recipe(changes=[f"methods.sft.{k}={v}" for k, v in plain.method_settings("sft").items()])
-    assert written.protocol_key == plain.protocol_key
+    written = [f"methods.sft.{k}={v}" for k, v in load_recipe().method_settings("sft").items()]
+    assert protocol_key(*written) == protocol_key()
 
 
 @pytest.mark.parametrize(
@@ -77,10 +81,12 @@ def test_settings_are_complete_so_that_a_default_written_out_changes_no_key() ->
         "judge=longer",
         "seed=5",
         "summary=another",
+        "name=another",
+        "tasks.assistance.domain=out",
     ],
 )
 def test_what_contestants_do_not_share_does_not_part_them(change: str) -> None:
-    assert load_recipe(changes=[change]).protocol_key == load_recipe().protocol_key
+    assert protocol_key(change) == protocol_key()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_what_contestants_do_not_share_does_not_part_them(change: str) -> None:
     ],
 )
 def test_what_contestants_share_parts_them(change: str) -> None:
-    assert load_recipe(changes=[change]).protocol_key != load_recipe().protocol_key
+    assert protocol_key(change) != protocol_key()
 
 
 @pytest.mark.parametrize(

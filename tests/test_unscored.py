@@ -85,7 +85,7 @@ def _with(entry: JudgeEntry) -> Any:
 
 
 def score(store: Store, recipe: Path, judge: str = "moody") -> dict[str, Any]:
-    run(Bench(store, LocalEngine(), silent()), make_plan(load_recipe(str(recipe)), ["sft"], 1, judge), {})
+    run(Bench(store, LocalEngine(), silent()), make_plan(load_recipe(str(recipe), judge=judge), ["sft"], 1), {})
     with store.read() as session:
         return dict(session.scalars(select(schema.Score).where(schema.Score.contestant == "sft")).one().values)
 

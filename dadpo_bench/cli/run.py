@@ -51,7 +51,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    chosen = load_recipe(recipe, changes or [])
+    chosen = load_recipe(recipe, changes or [], judge)
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
@@ -65,7 +65,7 @@ def run(
 
     if until not in Stage.__members__.values():
         raise typer.BadParameter(unknown("stage", until, [str(s) for s in Stage]))
-    plan = make_plan(chosen, methods, seeds, judge)
+    plan = make_plan(chosen, methods, seeds)
     console = Console()
     if dry_run:
         costs = estimate(plan, store)
@@ -82,12 +82,12 @@ def run(
         "recipe": recipe,
         "set": changes or [],
         "seeds": seeds,
-        "judge": plan.judge,
+        "judge": chosen.judge,
     }
     with reporter.running():
         run_stages(Bench(opened, LocalEngine(), reporter), plan, arguments, Stage(until))
     if Stage(until) is Stage.score:
-        show_result(console, opened, chosen.protocol_key, plan.judge, as_json=as_json)
+        show_result(console, opened, plan.protocol_key, chosen.judge, as_json=as_json)
     opened.close()
 
 

@@ -20,21 +20,25 @@ class Total(NamedTuple):
 
 
 @torch.no_grad()
-def kl_divergence(p: Any, q: Any, samples: Sequence[Branching], precision: Precision) -> Total:
-    """KL(p‖q) on samples drawn from p: at each response position the exact sum over the shared vocabulary."""
+def kl_divergence(p: Any, q: Any, samples: Sequence[tuple[Branching, Branching]], precision: Precision) -> Total:
+    """KL(p‖q) on samples drawn from p: at each response position the exact sum over the shared vocabulary.
+
+    A sample is the same continuations behind the prompt as p and as q render it.
+    """
     nats, tokens = 0.0, 0
     heads = (Head(p), Head(q))
     shared = min(head.weight.shape[0] for head in heads)
     rows = max(1, heads[0].rows // 4)
     with streaming(p), streaming(q), precision.autocast():
-        for batch in batches_by_tokens(samples, SCORING_TOKENS):
-            stream = Stream.pack([samples[i] for i in batch], device())
-            states = [hidden_states(model, stream) for model in (p, q)]
-            for start in range(0, len(stream.targets), rows):
+        for batch in batches_by_tokens([first for first, _ in samples], SCORING_TOKENS):
+            streams = [Stream.pack([samples[i][side] for i in batch], device()) for side in (0, 1)]
+            states = [hidden_states(model, stream) for model, stream in zip((p, q), streams, strict=True)]
+            targets = streams[0].targets
+            for start in range(0, len(targets), rows):
                 log_p, log_q = (
                     head.logits(hidden[start : start + rows])[:, :shared].log_softmax(-1)
                     for head, hidden in zip(heads, states, strict=True)
                 )
                 nats += float((log_p.exp() * (log_p - log_q)).sum())
-            tokens += len(stream.targets)
+            tokens += len(targets)
     return Total(nats, tokens)

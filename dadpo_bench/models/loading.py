@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def find(model: str) -> Path:
     return path
 
 
+def identity(model: str) -> str:
+    """What stands for a model in a protocol's key: a directory's content; elsewhere the name, which decides it."""
+    path = Path(model).expanduser()
+    return weights_key(path) if (path / "config.json").is_file() else model
+
+
 def at_hand(model: str) -> bool:
     """Whether `find` would neither convert nor download anything."""
     if model == NAME:
@@ -67,8 +74,9 @@ def weights_key(directory: Path) -> str:
     Hashing gigabytes happens once: file hashes are cached by path, size and modification time.
     """
     weights = {path.name: _file_sha256(path) for path in sorted(directory.glob("*.safetensors"))}
-    shape = config_of(directory)
-    return content_key("model", weights, shape, tokenizer_key(directory), _chat_template(directory))
+    return content_key(
+        "model", weights, config_of(directory), _ends(directory), _tokenizer_files(directory), _chat_template(directory)
+    )
 
 
 def config_of(directory: Path) -> dict[str, Any]:
@@ -77,10 +85,33 @@ def config_of(directory: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _LABELS}
 
 
-def tokenizer_key(directory: Path) -> str:
-    """Equal for two models whose tokenizers give the same ids for the same text."""
+def _ends(directory: Path) -> Any:
+    """What `load_model` keeps of a model's own generation defaults."""
+    path = directory / "generation_config.json"
+    return json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+
+
+def _tokenizer_files(directory: Path) -> list[str]:
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
-    return content_key("tokenizer", [_file_sha256(p) for n in names if (p := directory / n).is_file()])
+    return [_file_sha256(path) for name in names if (path := directory / name).is_file()]
+
+
+def tokenizer_key(directory: Path) -> str:
+    """Equal for two models whose tokenizers give the same ids for the same text, whatever files they came in."""
+    return _tokenizer_key(str(directory), tuple(_tokenizer_files(directory)))
+
+
+@lru_cache(maxsize=64)
+def _tokenizer_key(directory: str, _files: tuple[str, ...]) -> str:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return content_key("tokenizer", type(tokenizer).__name__, tokenizer.get_vocab())
+    # Special tokens come from the chat template alone, so the post-processor that adds them decides nothing.
+    parts = json.loads(backend.to_str())
+    return content_key("tokenizer", [parts[name] for name in ("model", "added_tokens", "normalizer", "pre_tokenizer")])
 
 
 def _chat_template(directory: Path) -> str:
@@ -126,10 +157,14 @@ def load_tokenizer(directory: Path, chat_template: str | None = None) -> Any:
 
 def load_model(directory: Path, precision: Precision) -> Any:
     """The causal language model in evaluation mode, on this machine's device."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     with quiet_transformers():
         model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=precision.weights)
+    # `generate` fills what it is not told from a model's own defaults (repetition penalty, suppressed tokens, …):
+    # other samples than the recipe asks for, and unseen by any key.
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    model.generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call]
     return model.to(device()).eval()
 
 

@@ -26,7 +26,7 @@ class Kl:
 @dataclass(frozen=True)
 class _Direction:
     key: str
-    samples: tuple[Branching, ...]
+    samples: tuple[tuple[Branching, Branching], ...]
     reverse: bool
 
 
@@ -62,10 +62,18 @@ def divergences(
 
 
 def _direction(model: LocalModel, teacher: LocalModel, drawn: Sequence[Stored], reverse: bool) -> _Direction:
-    tokenizer = chat_tokenizer(str(teacher.directory), teacher.chat_template)
-    samples = tuple(tokenizer.branching(s.response.prompt, [s.response.replies[0]], sampled=True) for s in drawn)
     p, q = (model, teacher) if reverse else (teacher, model)
-    key = content_key("kl", p.key, q.key, [s.key for s in drawn], str(frozen()))
+    tokenizers = [chat_tokenizer(str(side.directory), side.chat_template) for side in (p, q)]
+
+    def rendered(stored: Stored) -> tuple[Branching, Branching]:
+        first, second = (
+            t.branching(stored.response.prompt, [stored.response.replies[0]], sampled=True) for t in tokenizers
+        )
+        return first, second
+
+    samples = tuple(map(rendered, drawn))
+    ids = [[list(side.prompt), list(side.continuations[0])] for sample in samples for side in sample]
+    key = content_key("kl", p.key, q.key, ids, str(frozen()))
     return _Direction(key, samples, reverse)
 
 

@@ -24,6 +24,9 @@ from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.types import Example, Job, JsonObject, Method, Prompt, content_key
 
+PRUNER_VERSION = 1
+"""Part of every pruned student's key: raise it when pruning changes weights, and with a default of `Prune`."""
+
 TRAINER_VERSION = 1
 """Part of every checkpoint's key: raise it when the loop changes weights, and with a default of a method's."""
 
@@ -44,7 +47,9 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
     if settings is None:
         return _note(bench, Path(recipe.student.model or "").name, source, template)
     calibration = prompts[: settings.examples]
-    key = content_key("prune", weights_key(source), settings, [p.key for p in calibration], str(training()))
+    key = content_key(
+        "prune", PRUNER_VERSION, weights_key(source), template, settings, [p.key for p in calibration], str(training())
+    )
     output = bench.store.artefacts / f"student-{key[:8]}"
 
     def make(scratch: Path) -> JsonObject:
@@ -87,7 +92,7 @@ def train(
         start.key,
         start.chat_template,
         live_teacher.key if live_teacher else None,
-        list(examples),
+        [[e.prompt.key, e.chosen, e.rejected, dict(e.signals)] for e in examples],
         sampled,
         seed,
         str(training()),

@@ -54,22 +54,24 @@ class Task(Value):
         return content_key("task", self.name, self.split, [p.key for p in self.prompts])
 
 
-def load_task(name: str, split: str, limit: int | None = None) -> Task:
-    """A registered task's split, or a JSONL file of prompts (out-of-domain, any split), cut to `limit`.
+def load_task(name: str, split: str, limit: int | None = None, domain: str | None = None) -> Task:
+    """A registered task's split, or a JSONL file of prompts (any split), cut to `limit`.
+
+    `domain` is `in` or `out`; left out, a registered task's own, and `out` for a file.
 
     Raises `UserError` for unknown names and splits, for malformed lines (by number) and for repeated prompts.
     """
     if name.endswith(".jsonl") or "/" in name:
-        prompts, label, domain = read_prompts(Path(name).expanduser()), Path(name).stem, "out"
+        prompts, label, own = read_prompts(Path(name).expanduser()), Path(name).stem, "out"
     else:
         entry = registry.tasks[name]
         if split not in entry.splits:
             raise UserError(f"task '{name}' has no split '{split}'; it has: {', '.join(entry.splits)}")
-        prompts, label, domain = tuple(registry.tasks.load(name)(split)), name, entry.domain
+        prompts, label, own = tuple(registry.tasks.load(name)(split)), name, entry.domain
     chosen = prompts[:limit]
     if len({p.key for p in chosen}) != len(chosen):
         raise UserError(f"task '{name}': a prompt occurs twice")
-    return Task(name=label, domain=domain, split=split, prompts=chosen)
+    return Task(name=label, domain=domain or own, split=split, prompts=chosen)
 
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:

@@ -1,11 +1,13 @@
 """Sampling: a batch is a function of the prompt list, the recipe and the seed."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from dadpo_bench.models import Precision, batches, chat_tokenizer, load_model, respond
+from dadpo_bench.models import Precision, batches, chat_tokenizer, load_model, respond, tokenizer_key, weights_key
 from dadpo_bench.types import Finish, Prompt, Sampling
 from tests.tiny import build_tiny_model
 
@@ -75,3 +77,31 @@ def test_greedy_replies_are_the_likeliest_tokens(tiny: Path) -> None:
         with torch.no_grad():
             assert int(model(torch.tensor([ids])).logits[0, -1].argmax()) == token
         ids.append(token)
+
+
+def test_a_models_own_generation_defaults_do_not_reach_the_samples(tiny: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    defaults = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "suppress_tokens": list(range(5, 90))}
+    (other / "generation_config.json").write_text(json.dumps(defaults))
+    sampling = Sampling(temperature=0, max_new_tokens=12)
+    plain, changed = (
+        respond(load_model(d, FP32), chat_tokenizer(str(d)), PROMPTS[:1], sampling, 0) for d in (tiny, other)
+    )
+    assert plain == changed
+
+
+def test_end_tokens_of_the_generation_defaults_are_part_of_a_models_key(tiny: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    (other / "generation_config.json").write_text(json.dumps({"eos_token_id": [5]}))
+    assert weights_key(other) != weights_key(tiny)
+
+
+def test_a_tokenizer_is_known_by_what_it_does_not_by_its_files(tiny: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    (other / "vocab.json").write_text(json.dumps(chat_tokenizer(str(tiny)).raw.get_vocab()))
+    (other / "merges.txt").write_text("#version: 0.2\n")
+    assert tokenizer_key(other) == tokenizer_key(tiny)
+    changed = json.loads((other / "tokenizer.json").read_text())
+    changed["normalizer"] = {"type": "Lowercase"}
+    (other / "tokenizer.json").write_text(json.dumps(changed))
+    assert tokenizer_key(other) != tokenizer_key(tiny)

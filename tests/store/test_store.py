@@ -51,7 +51,7 @@ KEYS = [
 
 
 def fill(store: Store, recipe: Path, *changes: str, methods: tuple[str, ...] = ("dadpo",)) -> None:
-    plan = make_plan(load_recipe(str(recipe), changes), list(methods), 1, "longer")
+    plan = make_plan(load_recipe(str(recipe), changes, "longer"), list(methods), 1)
     run(Bench(store, LocalEngine(), silent()), plan, {})
 
 
