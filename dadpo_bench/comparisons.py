@@ -20,7 +20,7 @@ from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
-from dadpo_bench.store.rows import chunks
+from dadpo_bench.store.rows import chunks, keep_judgment
 from dadpo_bench.types import (
     Comparison,
     JudgeContext,
@@ -123,7 +123,7 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Sequence[Stored], label: st
                     reason=rating.reason,
                 )
                 with bench.store.write() as session:
-                    session.merge(row)
+                    keep_judgment(session, row)
                 if rating.value is None:
                     reasons.append(rating.reason)
                 bar.advance()
@@ -158,7 +158,7 @@ def _compare(bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: st
                 for index, verdict in verdicts:
                     ours, theirs, order = owed[index]
                     with bench.store.write() as session:
-                        session.merge(_verdict_row(judge, ours.key, theirs.key, order, verdict))
+                        keep_judgment(session, _verdict_row(judge, ours.key, theirs.key, order, verdict))
                     if verdict.outcome is Outcome.unscored:
                         reasons.append(verdict.reason)
                     bar.advance(note=f"{len(reasons)} unscored" if reasons else "")

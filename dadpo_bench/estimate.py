@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dadpo_bench import registry
@@ -20,6 +19,7 @@ from dadpo_bench.pipeline import Plan, Stage, done_stages
 from dadpo_bench.progress import dry
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import open_store
+from dadpo_bench.store.connection import copy_database
 from dadpo_bench.types import Prompt
 
 _CHARACTERS = 4.5
@@ -115,8 +115,7 @@ def _done(plan: Plan, store: Path) -> list[Stage]:
         return []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / store.name
-        with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
+        copy_database(store, copy)
         opened = open_store(str(copy))
         opened.artefacts = store.with_suffix("")
         done = done_stages(Bench(opened, LocalEngine(), dry()), plan)
@@ -135,7 +134,7 @@ def _replies(prompts: tuple[Prompt, ...], limit: int) -> int:
 def show_estimate(console: Console, plan: Plan, costs: list[Cost]) -> None:
     """The table and the sum."""
     recipe = plan.recipe
-    table = Table(title=recipe.name)
+    table = Table(title=escape(recipe.name))
     for name in ("stage", "items", "tokens", "minutes", "state"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for cost in costs:

@@ -1,4 +1,4 @@
-"""The board: stored scores as Markdown, byte-identical for the same store; the clock is never asked."""
+"""The board: stored judgments as Markdown, byte-identical for the same store; the clock is never asked."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Section:
 
 
 def sections(session: Session, *, differences: bool = False, per_seed: bool = False) -> list[Section]:
-    """Every section of a store's board, from its stored scores; `per_seed`: computed, each training seed apart."""
+    """Every scored section of a store's board, computed from judgments; `per_seed`: each training seed apart."""
     query = (
         select(schema.Score.protocol_key, schema.Score.judge_key, schema.Protocol.name, schema.Judge.name)
         .join(schema.Protocol, schema.Protocol.key == schema.Score.protocol_key)
@@ -69,18 +69,12 @@ def sections(session: Session, *, differences: bool = False, per_seed: bool = Fa
 def _section(session: Session, protocol_key: str, judge_key: str, differences: bool, per_seed: bool) -> Section:
     protocol = session.get_one(schema.Protocol, protocol_key)
     judge = session.get_one(schema.Judge, judge_key)
-    scores = session.scalars(
-        select(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key)
-    ).all()
-    tasks = {s.task_key: session.get_one(schema.Task, s.task_key) for s in scores}
-    domains = {t.name: t.domain for t in sorted(tasks.values(), key=lambda t: (t.domain, t.name))}
+    computed = compute_rows(session, protocol_key, judge_key, per_seed=per_seed)
+    tasks = list({task.key: task for task, _ in computed}.values())
+    domains = {t.name: t.domain for t in sorted(tasks, key=lambda t: (t.domain, t.name))}
     order = list(domains)
-    if per_seed:
-        cells = [row.cells() for _, row in compute_rows(session, protocol_key, judge_key, per_seed=True)]
-    else:
-        cells = [dict(s.values) for s in scores]
     rows = sorted(
-        cells,
+        (row.cells() for _, row in computed),
         key=lambda r: (
             r["baseline"] == FIRST,
             order.index(r["task"]),
@@ -96,7 +90,7 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
         proxy=judge.proxy,
         rows=rows,
         domains=domains,
-        facts=_facts(session, protocol, judge, list(tasks.values())),
+        facts=_facts(session, protocol, judge, tasks),
         warnings=_warnings(session, protocol, judge, rows),
         differences=_differences(session, protocol_key, judge_key) if differences else [],
     )
@@ -149,8 +143,8 @@ def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, 
     if shared:
         found.append(f"The judge scores with the weights of a contestant: {', '.join(shared)}.")
     trained = [r["seeds"] for r in board if r["contestant"] not in ("student", "teacher")]
-    if trained and max(trained) < 5:
-        found.append(f"{max(trained)} training seed(s): the variance between seeds is poorly known.")
+    if trained and min(trained) < 5:
+        found.append(f"{min(trained)} training seed(s): the variance between seeds is poorly known.")
     half = sum(r["half_scored"] for r in rows)
     if half:
         found.append(f"{half} comparisons have only one of two orders scored.")

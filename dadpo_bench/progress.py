@@ -68,6 +68,9 @@ class Reporter:
         if not self.quiet:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def owes(self, what: str) -> None:
+        """Told before `what` is begun."""
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Show live bars while within, on a terminal."""
@@ -110,13 +113,17 @@ class Owed(Exception):
 
 
 class Dry(Reporter):
-    """For `--dry-run`: whoever would show a bar has work to do, and is stopped there."""
+    """For `--dry-run`: whoever says that there is work, or would show a bar of it, is stopped there."""
+
+    def owes(self, what: str) -> None:
+        """As of `Reporter`. Raises `Owed`."""
+        raise Owed(what)
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str = "items") -> Iterator[Bar]:
         """As of `Reporter`. Raises `Owed` where there is work."""
         if total:
-            raise Owed(f"{label}: {total} {unit}")
+            self.owes(f"{label}: {total} {unit}")
         with super().bar(label, total, unit) as bar:
             yield bar
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -98,18 +98,24 @@ class Contestant(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+ContestantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]{0,63}$")]
+"""Part of a checkpoint's path: letters, digits and `_.+-`, and no dot first."""
+
+
 class Recipe(Part):
     """Everything a run depends on. Contestants are comparable under equal `protocol()`s."""
 
     name: str = Field(description="Shown on the board.")
     summary: str = Field("", description="One line for `dadpo-bench list recipes`.")
-    seed: int = Field(0, description="First training seed; `--seeds n` adds those after it.")
+    seed: int = Field(0, ge=0, lt=2**31, description="First training seed; `--seeds n` adds those after it.")
     teacher: Teacher
     student: Student
     prompts: Prompts
     teacher_sampling: Sampling = Field(Sampling(), description="How the teacher answers the training prompts.")
     student_sampling: Sampling = Field(Sampling(), description="How dSFT answers them, for the rejected side.")
-    methods: dict[str, Contestant] = Field(description="Contestants by name; one of them must be `sft` (dSFT).")
+    methods: dict[ContestantName, Contestant] = Field(
+        description="Contestants by name; one of them must be `sft` (dSFT)."
+    )
     tasks: dict[str, TaskChoice] = Field(description="Held-out tasks by registered name or JSONL file.")
     evaluation: Evaluation = Evaluation()
     judge: str = Field("pmi", description="A registered judge, `name` or `name:argument`.")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -115,9 +116,7 @@ def show(console: Console, found: list[Compared], alpha: float) -> None:
     table = Table("task", "contestant", "judge", "seeds", "before", "after", "difference", "95 % interval", "p (Holm)")
     for c in found:
         table.add_row(
-            c.task,
-            c.contestant,
-            c.judge,
+            *(escape(name) for name in (c.task, c.contestant, c.judge)),
             f"{c.seeds_before} → {c.seeds_after}",
             number(c.before),
             number(c.after),

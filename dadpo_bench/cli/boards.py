@@ -56,7 +56,6 @@ def leaderboard(
     elif per_seed:
         typer.echo(render(opened, per_seed=True), nl=False)
     elif check:
-        # Reads only: what `leaderboard` would compute anew is what the last run or board computed.
         text = render(opened)
         before = opened.board.read_text(encoding="utf-8") if opened.board.is_file() else ""
         if text != before:

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import select
 
@@ -81,24 +82,26 @@ def _checkpoints(store: Store, protocol_key: str) -> list[tuple[str, Path]]:
 def _table(section: Section, reference: Sequence[Section]) -> Table:
     kind = "a proxy, not a preference judgment" if section.proxy else "an LLM judge"
     table = Table(
-        title=f"{section.recipe}: win rate against the teacher, % with 95 % interval\njudge {section.judge}, {kind}",
-        caption=f"preference, flips, length, KL from teacher: {' / '.join(section.domains)}",
+        title=escape(
+            f"{section.recipe}: win rate against the teacher, % with 95 % interval\njudge {section.judge}, {kind}"
+        ),
+        caption=escape(f"preference, flips, length, KL from teacher: {' / '.join(section.domains)}"),
         padding=(0, 0),
     )
     table.add_column("method", style="bold", no_wrap=True)
     for task, domain in section.domains.items():
-        table.add_column(f"{task}\n({domain}-domain)", no_wrap=True)
+        table.add_column(escape(f"{task}\n({domain}-domain)"), no_wrap=True)
     for name in ("prefer-\nence", "flips", "un-\nscored", "length", "KL"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in _by_contestant(section):
-        table.add_row(row[0]["contestant"], *_cells(row, section))
+        table.add_row(escape(row[0]["contestant"]), *_cells(row, section))
     for other in reference:
         table.add_section()
         seeds = max(row["seeds"] for row in other.board_rows)
         # A line of its own: behind each name it would not leave the figures their width.
         table.add_row("reference", f"of {seeds} seeds" if seeds > 1 else "of one seed", style="dim")
         for row in _by_contestant(other):
-            table.add_row(row[0]["contestant"], *_cells(row, section), style="dim")
+            table.add_row(escape(row[0]["contestant"]), *_cells(row, section), style="dim")
     return table
 
 

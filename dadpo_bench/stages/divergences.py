@@ -52,11 +52,14 @@ def divergences(
     def make() -> _Measure:
         return _Measure(model, teacher)
 
-    for direction, total in bench.engine.map(make, [d for d in directions if d.key not in totals]):
-        with bench.store.write() as session:
-            fresh = {"key": direction.key, "nats": total.nats, "tokens": total.tokens}
-            insert_missing(session, schema.Divergence, [fresh])
-        totals[direction.key] = total
+    owed = [d for d in directions if d.key not in totals]
+    with bench.reporter.bar(f"{label}: KL", len(owed), "directions") as bar:
+        for direction, total in bench.engine.map(make, owed):
+            with bench.store.write() as session:
+                fresh = {"key": direction.key, "nats": total.nats, "tokens": total.tokens}
+                insert_missing(session, schema.Divergence, [fresh])
+            totals[direction.key] = total
+            bar.advance()
     rates = [totals[d.key].nats / totals[d.key].tokens for d in directions]
     return Kl(from_teacher=rates[0], to_teacher=rates[1])
 

@@ -147,6 +147,7 @@ def _derive(
     if known is not None and output.is_dir():
         return LocalModel(name, output, known.model_key, template)
     began = time.monotonic()
+    bench.reporter.owes(f"{kind} {name}")
     try:
         with _scratch(output) as scratch:
             _check_space(scratch, parameters_of(source))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,13 +13,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.places import REFERENCE_STORE
+from dadpo_bench.store import schema
 
 _BUSY_SECONDS = 120
 _PUBLISHED = 0xDAD0
@@ -105,7 +105,9 @@ def open_store(where: str, *, create: bool = True) -> Store:
     newer version of this program. An older store is upgraded after a backup copy was made beside it.
     """
     if "://" in where and not where.startswith("sqlite"):
-        return _open_server(where)
+        return _open_server(where, create=create)
+    if "://" in where and not where.startswith("sqlite:///"):
+        raise UserError(f"--store {where}: write a SQLite store as a path or as sqlite:///PATH")
     path = Path(where.removeprefix("sqlite:///")).expanduser()
     if not path.exists():
         if not create:
@@ -120,16 +122,16 @@ def open_store(where: str, *, create: bool = True) -> Store:
     with _plainly(str(path)):
         published = path.exists() and _application_id(path) == _PUBLISHED
         store = Store(_sqlite_engine(path, published=published), path, published=published)
-        _migrate(store)
+        _migrate(store, create=create)
     return store
 
 
-def _open_server(url: str) -> Store:
+def _open_server(url: str, *, create: bool) -> Store:
     try:
         make_url(url)
         engine = create_engine(url)
         store = Store(engine, None, published=False)
-        _migrate(store)
+        _migrate(store, create=create)
     except (ArgumentError, ModuleNotFoundError) as error:
         raise UserError(f"--store {url.partition('://')[0]}://…: {error}") from error
     except OperationalError as error:
@@ -175,11 +177,16 @@ def _alembic(connection: Connection | None = None) -> Config:
     return config
 
 
-def _migrate(store: Store) -> None:
+def _migrate(store: Store, *, create: bool) -> None:
     """Bring the schema to this program's version; a published or newer store is refused instead."""
     scripts = ScriptDirectory.from_config(_alembic())
     with store.engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    if (tables or revision is not None) and schema.Protocol.__tablename__ not in tables:
+        raise UserError(f"{store.name} is another program's database; choose another --store")
+    if not tables and not create:
+        raise UserError(f"{store.name} is empty; `dadpo-bench run` fills a store")
     if revision == scripts.get_current_head():
         return
     known = {script.revision for script in scripts.walk_revisions()}
@@ -190,11 +197,20 @@ def _migrate(store: Store) -> None:
     if store.published:
         raise UserError(f"{store.name} is a published store of another schema version ({revision})")
     if revision is not None and store.path is not None:
-        backup = store.path.with_suffix(f".backup-{revision}.sqlite3")
-        shutil.copy2(store.path, backup)
+        copy_database(store.path, store.path.with_suffix(f".backup-{revision}.sqlite3"))
     with store.engine.connect().execution_options(writing=True) as connection, connection.begin():
         # Somebody else may have migrated while this process waited for the lock: alembic looks again.
         command.upgrade(_alembic(connection), "head")
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """A consistent copy of a SQLite store, of what still lies in its `-wal` file too. Raises as `open_store`."""
+    with (
+        _plainly(str(source)),
+        closing(sqlite3.connect(source)) as reader,
+        closing(sqlite3.connect(target)) as writer,
+    ):
+        reader.backup(writer)
 
 
 def publish(store: Store, target: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, DateTime, ForeignKey, Index, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from dadpo_bench.types import Outcome
+
 Key = String(32)
 
 
@@ -203,6 +205,11 @@ class Rating(Base):
     value: Mapped[float | None]
     reason: Mapped[str] = mapped_column(String(200))
 
+    @property
+    def scored(self) -> bool:
+        """Whether the judge said something."""
+        return self.value is not None
+
 
 class Verdict(Base):
     """What a pairwise judge said of two responses in one order."""
@@ -219,6 +226,11 @@ class Verdict(Base):
     tokens: Mapped[int]
     seconds: Mapped[float]
     asked: Mapped[datetime]
+
+    @property
+    def scored(self) -> bool:
+        """Whether the judge said something."""
+        return str(self.outcome) != Outcome.unscored
 
 
 class Score(Base):
