@@ -65,6 +65,10 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
     try:
         return entry, config.model_validate(values)
     except ValidationError as error:
+        if entry.argument and entry.argument not in values:
+            raise UserError(
+                f"judge '{base}' needs its {entry.argument}: --judge {base}:{entry.argument.upper()}"
+            ) from error
         raise UserError(explain(error, f"judge {base}", list(config.model_fields))) from error
 
 

@@ -15,8 +15,9 @@ from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models.embedded import NAME
 from dadpo_bench.models.loading import at_hand
 from dadpo_bench.models.precision import compute_dtype, device
-from dadpo_bench.pipeline import Plan, Stage, done_stages
+from dadpo_bench.pipeline import Plan, done_stages
 from dadpo_bench.progress import dry
+from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import open_store
 from dadpo_bench.store.connection import copy_database

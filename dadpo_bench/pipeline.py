@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,7 @@ from sqlalchemy.orm import Session
 from dadpo_bench import registry
 from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, construct_judge, note_judge
 from dadpo_bench.environment import environment
-from dadpo_bench.errors import UserError
+from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import find, frozen, tokenizer_key, training
 from dadpo_bench.models.loading import identity
@@ -25,6 +24,7 @@ from dadpo_bench.progress import Owed
 from dadpo_bench.recipe import FIRST, Recipe
 from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.scores import save_scores
+from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
@@ -39,20 +39,6 @@ SHARED_SEED = 0
 """Seeds what all training seeds share: the teacher's responses."""
 
 TEACHER, STUDENT = "teacher", "student"
-
-
-class Stage(StrEnum):
-    """Where `--until` can stop."""
-
-    models = "models"
-    teacher_responses = "teacher-responses"
-    dsft = "dsft"
-    student_responses = "student-responses"
-    signals = "signals"
-    train = "train"
-    responses = "responses"
-    judge = "judge"
-    score = "score"
 
 
 @dataclass(frozen=True)
@@ -78,6 +64,7 @@ class Plan:
 
 def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     """Check everything a user may have got wrong. Raises `UserError`; loads no weights."""
+    recipe = recipe.including(contestants)
     for contestant in contestants:
         recipe.method_settings(contestant)
     check_judge(recipe.judge, recipe.judge_settings)
@@ -164,7 +151,7 @@ def done_stages(bench: Bench, plan: Plan) -> list[Stage]:
     for stage, work in _STAGES.items():
         try:
             work(state)
-        except (Owed, UserError):  # a judge without its key may be planned, not asked
+        except (Owed, UserError, WorkError):  # a judge without its key may be planned, not asked
             break
         done.append(stage)
     return done

@@ -125,6 +125,8 @@ class Recipe(Part):
     def _has_dsft(self) -> Recipe:
         if FIRST not in self.methods or self.methods[FIRST].method != FIRST:
             raise ValueError(f"methods: needs `{FIRST}: {{method: sft, …}}`, where preference methods start")
+        if reserved := {"teacher", "student"} & self.methods.keys():
+            raise ValueError(f"methods: '{reserved.pop()}' is the name of a model of the recipe; choose another")
         if not self.tasks:
             raise ValueError("tasks: name at least one held-out task")
         return self
@@ -143,13 +145,21 @@ class Recipe(Part):
         dsft = essence(self.method_settings(FIRST))
         return content_key("protocol", PROTOCOL_VERSION, shared, dsft, list(task_keys))
 
+    def including(self, contestants: Sequence[str]) -> Recipe:
+        """With registered methods that it does not name as contestants of their own names, at their defaults."""
+        added = {
+            c: Contestant(method=c) for c in contestants if c not in self.methods and c in registry.methods.names()
+        }
+        return self.model_copy(update={"methods": {**self.methods, **added}})
+
     def method_settings(self, contestant: str) -> dict[str, Any]:
         """The full validated settings of a contestant, the method's name included.
 
         Raises `UserError` for an unknown contestant, method or setting.
         """
         if contestant not in self.methods:
-            raise UserError(registry.unknown("method", contestant, sorted(self.methods)))
+            known = sorted({*self.methods, *registry.methods.names()})
+            raise UserError(registry.unknown("method", contestant, known))
         chosen = self.methods[contestant]
         config = method_config(chosen.method, chosen.settings, f"methods.{contestant}")
         settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
@@ -223,6 +233,8 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | N
         raise UserError(f"{path}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a recipe is a YAML mapping")
+    if name not in files:
+        _beside(content, path.parent)
     if judge is not None:
         if _kind(judge) != _kind(content.get("judge", "")):
             content.pop("judge_settings", None)
@@ -236,6 +248,19 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | N
     for contestant in recipe.methods:
         recipe.method_settings(contestant)
     return recipe
+
+
+def _beside(content: dict[str, Any], folder: Path) -> None:
+    """Files and model directories that lie beside the recipe are named by their own path."""
+
+    def place(name: Any) -> Any:
+        return str(folder / name) if isinstance(name, str) and name and (folder / name).exists() else name
+
+    for part, key in (("prompts", "task"), ("teacher", "model"), ("student", "model")):
+        if isinstance(content.get(part), dict) and key in content[part]:
+            content[part][key] = place(content[part][key])
+    if isinstance(content.get("tasks"), dict):
+        content["tasks"] = {place(name): choice for name, choice in content["tasks"].items()}
 
 
 def _kind(judge: Any) -> str:

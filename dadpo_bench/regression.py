@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -17,9 +18,20 @@ from dadpo_bench.leaderboard import number
 from dadpo_bench.scores import DRAWS, SEED, panels
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, schema
+from dadpo_bench.types import content_key
 
-_Row = tuple[str, str, str, str, str]
-"""Protocol's key, recipe, judge, task and contestant."""
+
+class _Row(NamedTuple):
+    """A contestant's outcomes on one task by one judge."""
+
+    place: tuple[str, ...]
+    """Keys of protocol, task and judge (but for its arithmetic), and the contestant's name: equal for two stores."""
+    settings: Mapping[str, Any]
+    judge_key: str
+    shown: tuple[str, str, str, str]
+    """Recipe, judge, task and contestant as a board names them."""
+    outcomes: dict[str, Floats]
+    """(seeds,) outcomes of every prompt that was scored under some seed."""
 
 
 class Compared(NamedTuple):
@@ -43,28 +55,35 @@ class Compared(NamedTuple):
     """Whether p (Holm) is under the level asked for and the interval, which knows of seeds, lies below 0."""
 
 
-def compare_stores(new: Store, old: Store, alpha: float) -> list[Compared]:
-    """Every row that both stores have, paired by prompt.
+def compare_stores(new: Store, old: Store, alpha: float) -> tuple[list[Compared], list[str]]:
+    """Every row that both stores have, paired by prompt; and the new rows that the old store does not have.
 
-    Raises `UserError` where the stores share no row.
+    Rows belong together by content: protocol, prompts, judge, contestant and settings. Raises `UserError` where
+    the stores share no row.
     """
-    fresh, stored = _outcomes(new), _outcomes(old)
+    stored = _rows(old)
     raw: list[tuple[_Row, Floats, Floats, scoring.Difference]] = []
-    for row in sorted(fresh.keys() & stored.keys()):
-        prompts = [p for p in stored[row] if p in fresh[row]]
-        after, before = (np.stack([side[row][p] for p in prompts], 1) for side in (fresh, stored))
-        counts = scoring.bootstrap_counts(len(prompts), DRAWS, SEED)
-        found = scoring.paired_difference(after, before, counts, seed=SEED, alternative="less")
-        if found is not None:
+    alone: list[str] = []
+    for row in _rows(new):
+        partner = _partner(row, stored)
+        found = None
+        if partner is not None:
+            prompts = [p for p in partner.outcomes if p in row.outcomes]
+            after, before = (np.stack([side.outcomes[p] for p in prompts], 1) for side in (row, partner))
+            counts = scoring.bootstrap_counts(len(prompts), DRAWS, SEED)
+            found = scoring.paired_difference(after, before, counts, seed=SEED, alternative="less")
+        if found is None:
+            alone.append(" / ".join(row.shown))
+        else:
             raw.append((row, before, after, found))
     if not raw:
         raise UserError(
-            f"{new.name} and {old.name} share no row: equal recipe (but for its methods), judge and task needed"
+            f"{new.name} and {old.name} share no row: equal models, prompts, dSFT settings, judge and method needed"
         )
     corrected = scoring.holm([found.p_value for *_, found in raw])
-    return [
+    compared = [
         Compared(
-            *row[1:],
+            *row.shown,
             prompts=found.prompts,
             seeds_before=before.shape[0],
             seeds_after=after.shape[0],
@@ -79,6 +98,19 @@ def compare_stores(new: Store, old: Store, alpha: float) -> list[Compared]:
         )
         for (row, before, after, found), p in zip(raw, corrected, strict=True)
     ]
+    return compared, alone
+
+
+def _partner(row: _Row, stored: Sequence[_Row]) -> _Row | None:
+    """The stored row of the same experiment, preferably by a judge of the same arithmetic too."""
+
+    def agree(other: _Row) -> bool:
+        # A setting that only one side knows of came with a later version, at a default that changes nothing.
+        common = row.settings.keys() & other.settings.keys()
+        return row.place == other.place and all(row.settings[k] == other.settings[k] for k in common)
+
+    fitting = [other for other in stored if agree(other) and other.outcomes.keys() & row.outcomes.keys()]
+    return min(fitting, key=lambda other: other.judge_key != row.judge_key, default=None)
 
 
 def _mean(outcomes: Floats) -> float:
@@ -86,20 +118,22 @@ def _mean(outcomes: Floats) -> float:
     return 100 * float(np.nanmean(scoring.nanmean(outcomes, 0)))
 
 
-def _outcomes(store: Store) -> dict[_Row, dict[str, Floats]]:
-    """(seeds,) outcomes of every prompt that was scored under some seed, for each row of the store."""
-    found: dict[_Row, dict[str, Floats]] = {}
+def _rows(store: Store) -> list[_Row]:
+    found = []
     with store.read() as session:
         for protocol, judge in _scored(session):
+            identity = {k: v for k, v in judge.identity.items() if k != "precision"}
             for panel in panels(session, protocol.key, judge.key):
                 for entrant in panel.entrants:
                     if entrant.kind not in ("method", "student"):
                         continue
                     outcomes = scoring.prompt_outcomes(panel.orders(entrant))
-                    row = (protocol.key, protocol.name, judge.name, panel.task.name, entrant.label)
                     given = {p: o for p, o in zip(panel.prompts, outcomes.T, strict=True) if not np.isnan(o).all()}
+                    first = entrant.contestants[0]
                     if given:
-                        found[row] = given
+                        place = (protocol.key, panel.task.key, content_key(judge.name, identity), first.name)
+                        shown = (protocol.name, judge.name, panel.task.name, entrant.label)
+                        found.append(_Row(place, first.settings, judge.key, shown, given))
     return found
 
 
@@ -111,21 +145,24 @@ def _scored(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:
     ]
 
 
-def show(console: Console, found: list[Compared], alpha: float) -> None:
-    """The table, and the verdict in words."""
-    table = Table("task", "contestant", "judge", "seeds", "before", "after", "difference", "95 % interval", "p (Holm)")
+def show(console: Console, found: Sequence[Compared], alone: Sequence[str], alpha: float) -> None:
+    """The table, what was left out of it, and the verdict in words."""
+    judges = sorted({c.judge for c in found})
+    table = Table(title=escape(f"win rate, %, before → after; judge {', '.join(judges)}"), padding=(0, 0))
+    for name in ("task, contestant", "seeds", "before → after", "difference (95 %)", "p (Holm)"):
+        table.add_column(name, no_wrap=True)
     for c in found:
         table.add_row(
-            *(escape(name) for name in (c.task, c.contestant, c.judge)),
+            escape(f"{c.task}, {c.contestant}" + (f", {c.judge}" if len(judges) > 1 else "")),
             f"{c.seeds_before} → {c.seeds_after}",
-            number(c.before),
-            number(c.after),
-            number(c.difference, sign=True),
-            f"{number(c.low, sign=True)} to {number(c.high, sign=True)}",
+            f"{number(c.before)} → {number(c.after)}",
+            f"{number(c.difference, sign=True)} ({number(c.low, sign=True)} to {number(c.high, sign=True)})",
             number(c.p_holm, 3),
             style="red" if c.dropped else None,
         )
     console.print(table)
+    if alone:
+        console.print(f"not compared, for want of a partner: {'; '.join(alone)}", markup=False, highlight=False)
     dropped = [c for c in found if c.dropped]
     for c in dropped:
         console.print(f"proven drop: {c.contestant} on {c.task}, judge {c.judge}", markup=False, highlight=False)

@@ -242,6 +242,8 @@ class Job:
     chat_template: str | None = None
     report: Callable[[int, int, JsonObject], None] = field(default=lambda step, steps, metrics: None)
     """Told (step, steps, metrics) after every optimiser step."""
+    say: Callable[[str], None] = field(default=lambda line: None)
+    """Told what a person should see; text, never markup."""
 
 
 class Checkpoint(Value):

@@ -94,7 +94,7 @@ def test_a_drop_that_the_seeds_do_not_agree_on_is_not_proven(tmp_path: Path) -> 
     # Averaged over seeds 30 → 19 of 40 prompts; but one of three new seeds did no worse.
     old, new = build(tmp_path / "old.sqlite3", 30, 30, 30), build(tmp_path / "new.sqlite3", 30, 4, 23)
     result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name, "--json"])
-    (row,) = json.loads(result.stdout)
+    (row,) = json.loads(result.stdout)["rows"]
     assert row["p_holm"] < 0.05
     assert row["high"] >= 0
     assert (row["seeds_before"], row["seeds_after"], row["dropped"]) == (3, 3, False)

@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.leaderboard import escape, render
-from dadpo_bench.pipeline import Stage, make_plan, run
+from dadpo_bench.pipeline import make_plan, run
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import load_recipe
-from dadpo_bench.stages import responses, signals
+from dadpo_bench.stages import Stage, responses, signals
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, open_store, schema
 from dadpo_bench.types import Prompt, Reply, Response, Sampling

@@ -38,7 +38,7 @@ from dadpo_bench.models import (
     training,
 )
 from dadpo_bench.types import Checkpoint, Example, Job
-from trainers.preflight import preflight
+from trainers.preflight import lines, preflight
 
 Read = Callable[[Head, Tensor, Stream], Tensor]
 
@@ -128,6 +128,8 @@ class LoopMethod:
         precision = training()
         model = load_model(job.start, precision)
         found = preflight(model, tokenizer, examples, branchings, precision)
+        for line in lines(found):
+            job.say(line)
         accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
         policy = PolicyModel(model, precision)
         optimiser = torch.optim.AdamW(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +25,9 @@ def _say(text: str) -> None:
 
 class _Program(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal of another encoding is no reason to fail
         try:
             return super().invoke(ctx)
         except _UsageError as error:

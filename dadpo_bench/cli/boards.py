@@ -86,12 +86,15 @@ def check(
     from dadpo_bench.regression import compare_stores, show
     from dadpo_bench.store import open_store
 
-    mine, theirs = open_store(store, create=False), open_store(against, create=False)
-    found = compare_stores(mine, theirs, alpha)
+    mine = open_store(store, create=False)
+    if against == str(REFERENCE_STORE) and not REFERENCE_STORE.is_file():
+        raise UserError(f"no {REFERENCE_STORE} here: run in the project's folder, or name a store with --against")
+    theirs = open_store(against, create=False)
+    found, alone = compare_stores(mine, theirs, alpha)
     if as_json:
-        typer.echo(json.dumps([f._asdict() for f in found], indent=1))
+        typer.echo(json.dumps({"rows": [f._asdict() for f in found], "not_compared": alone}, indent=1))
     else:
-        show(Console(), found, alpha)
+        show(Console(), found, alone, alpha)
     if any(f.dropped for f in found):
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 import yaml
@@ -55,11 +55,17 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: 
     Console().print(table)
 
 
+def _type(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
 def _fields(config: type[BaseModel]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "type": str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__),
+            "type": _type(field.annotation),
             "default": None if field.is_required() else field.get_default(call_default_factory=True),
             "description": field.description or "",
         }

@@ -19,7 +19,9 @@ from dadpo_bench.places import REFERENCE_STORE
 from dadpo_bench.store import Store, open_store, schema
 
 
-def show_result(console: Console, store: Store, protocol_key: str, judge: str, *, as_json: bool) -> None:
+def show_result(
+    console: Console, store: Store, protocol_key: str, judge: str, again: Sequence[str], *, as_json: bool
+) -> None:
     """The section just scored, with the reference's rows of the same protocol where they are at hand."""
     own = _sections(store, protocol_key, judge)
     reference = _reference(store, protocol_key, judge)
@@ -40,13 +42,11 @@ def show_result(console: Console, store: Store, protocol_key: str, judge: str, *
         console.print(f"{label:<12} {relative(path)}", markup=False, highlight=False, soft_wrap=True)
     for name, place in _checkpoints(store, protocol_key):
         console.print(f"  {name:<10} {relative(place)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        "\nnext: dadpo-bench run sft kd dpo dpo-matched dadpo --seeds 3   all methods, with seed variance\n"
-        "      dadpo-bench check                                     compare these rows with the reference",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print("\nnext: all methods, with the variance between seeds")
+    console.print(f"  {' '.join(again)}", markup=False, highlight=False, soft_wrap=True)
+    if reference:
+        console.print("or compare these rows with the reference")
+        console.print(f"  dadpo-bench check --store {relative(Path(store.name))}", markup=False, highlight=False)
 
 
 def _sections(store: Store, protocol_key: str, judge: str) -> list[Section]:

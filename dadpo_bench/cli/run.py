@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from rich.console import Console
 from dadpo_bench.cli.options import STORE, JsonOption, StoreOption
 from dadpo_bench.recipe import DEFAULT as DEFAULT_RECIPE
 from dadpo_bench.recipe import load_recipe
+from dadpo_bench.stages import Stage
 
 _EXAMPLES = """
 Train the student, have it judged, put it on the board. Everything done is kept: run again to go on.
@@ -32,19 +34,19 @@ Examples:
 def run(
     methods: Annotated[
         list[str],
-        typer.Argument(metavar="METHOD...", help="Contestants of the recipe: dadpo, dpo, kd, sft, …"),
+        typer.Argument(metavar="METHOD...", help="Contestants of the recipe, or registered methods: dadpo, kd, …"),
     ],
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a YAML file.")] = DEFAULT_RECIPE,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting (dotted key)."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Training seeds a method.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Training seeds a method.")] = 1,
     judge: Annotated[
         str | None,
         typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o."),
     ] = None,
-    until: Annotated[str, typer.Option(metavar="STAGE", help="Stop behind this stage (see --dry-run).")] = "score",
+    until: Annotated[str, typer.Option(metavar="STAGE", help=f"Stop behind this stage: {', '.join(Stage)}.")] = "score",
     store: StoreOption = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
@@ -56,7 +58,7 @@ def run(
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
     from dadpo_bench.estimate import estimate, show_estimate
-    from dadpo_bench.pipeline import Stage, judge_of, make_plan
+    from dadpo_bench.pipeline import judge_of, make_plan
     from dadpo_bench.pipeline import run as run_stages
     from dadpo_bench.progress import Reporter
     from dadpo_bench.registry import unknown
@@ -66,6 +68,7 @@ def run(
     if until not in Stage.__members__.values():
         raise typer.BadParameter(unknown("stage", until, [str(s) for s in Stage]))
     plan = make_plan(chosen, methods, seeds)
+    chosen = plan.recipe
     console = Console()
     if dry_run:
         costs = estimate(plan, store)
@@ -86,8 +89,14 @@ def run(
     }
     with reporter.running():
         run_stages(Bench(opened, LocalEngine(), reporter), plan, arguments, Stage(until))
+    again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
+    again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
+    again += [f"--set {shlex.quote(change)}" for change in changes or []]
+    again += ["--store", shlex.quote(opened.name)] if store != STORE else []
     if Stage(until) is Stage.score:
-        show_result(console, opened, plan.protocol_key, chosen.judge, as_json=as_json)
+        show_result(console, opened, plan.protocol_key, chosen.judge, again, as_json=as_json)
+    elif as_json:
+        typer.echo(json.dumps({"rows": [], "reference": [], "until": until}))
     opened.close()
 
 

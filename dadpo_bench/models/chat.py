@@ -34,18 +34,21 @@ class ChatTokenizer:
 
     def _find_end_of_turn(self) -> int:
         """The token the template puts behind an assistant message, else the end-of-text token."""
-        try:
-            rendered = self._render([Message(role="user", content="x"), Message(role="assistant", content=_PROBE)])
-        except Exception as error:  # jinja errors of a broken template come in every type
-            raise UserError(f"the chat template cannot render a conversation: {error}") from error
+        rendered = self._render([Message(role="user", content=_PROBE), Message(role="assistant", content=_PROBE)])
+        if rendered.count(_PROBE) < 2:
+            raise UserError("the chat template leaves out what user or assistant say")
         tail = self.raw.encode(rendered.rpartition(_PROBE)[2].lstrip(), add_special_tokens=False)
         special = set(self.raw.all_special_ids) | set(self.raw.added_tokens_decoder)
         return int(tail[0]) if tail and tail[0] in special else int(self.raw.eos_token_id)
 
     def _render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
-        text: str = self.raw.apply_chat_template(
-            [m.model_dump() for m in messages], tokenize=False, add_generation_prompt=reply
-        )
+        try:
+            text: str = self.raw.apply_chat_template(
+                [m.model_dump() for m in messages], tokenize=False, add_generation_prompt=reply
+            )
+        except Exception as error:  # jinja errors of a broken template come in every type
+            roles = ", ".join(m.role for m in messages)
+            raise UserError(f"the chat template cannot render a conversation of {roles}: {error}") from error
         return text
 
     def neutralise(self, text: str) -> str:

@@ -81,7 +81,8 @@ def weights_key(directory: Path) -> str:
 
 def config_of(directory: Path) -> dict[str, Any]:
     """The model's config without labels that do not change what it computes."""
-    config = json.loads((directory / "config.json").read_text())
+    with reading(directory, "config"):
+        config = json.loads((directory / "config.json").read_text())
     return {key: value for key, value in config.items() if key not in _LABELS}
 
 
@@ -105,7 +106,8 @@ def tokenizer_key(directory: Path) -> str:
 def _tokenizer_key(directory: str, _files: tuple[str, ...]) -> str:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    with reading(Path(directory), "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(directory)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return content_key("tokenizer", type(tokenizer).__name__, tokenizer.get_vocab())
@@ -143,7 +145,8 @@ def load_tokenizer(directory: Path, chat_template: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    with reading(directory, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(directory)
     if chat_template:
         tokenizer.chat_template = chat_template
     if not tokenizer.chat_template:
@@ -159,13 +162,27 @@ def load_model(directory: Path, precision: Precision) -> Any:
     """The causal language model in evaluation mode, on this machine's device."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    with quiet_transformers():
+    with quiet_transformers(), reading(directory, "model"):
         model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=precision.weights)
     # `generate` fills what it is not told from a model's own defaults (repetition penalty, suppressed tokens, …):
     # other samples than the recipe asks for, and unseen by any key.
     ends = getattr(model.generation_config, "eos_token_id", None)
     model.generation_config = GenerationConfig(eos_token_id=ends)  # type: ignore[no-untyped-call]
     return model.to(device()).eval()
+
+
+@contextmanager
+def reading(directory: Path, what: str) -> Iterator[None]:
+    """A file that is cut off, a Git LFS pointer or of an unknown kind is told in one line (`UserError`)."""
+    try:
+        yield
+    except (UserError, RuntimeError, MemoryError):  # a machine too small for the model is another matter
+        raise
+    except Exception as error:  # transformers, tokenizers and safetensors raise many unrelated types
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"cannot read the {what} of {directory} ({reason[:200]}); download or convert the model again"
+        ) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from dadpo_bench import registry
 from dadpo_bench.errors import WorkError
 from dadpo_bench.models import chat_tokenizer, find, training, weights_key
-from dadpo_bench.models.loading import config_of
+from dadpo_bench.models.loading import config_of, reading
 from dadpo_bench.models.memory import release_memory
 from dadpo_bench.models.pruning import prune
 from dadpo_bench.recipe import Recipe, essence
@@ -120,6 +120,7 @@ def train(
                     sampled_ids=sampled,
                     chat_template=start.chat_template,
                     report=report,
+                    say=lambda line: bench.reporter.say(f"    {line}"),
                 )
             )
         with bench.store.write() as session:
@@ -220,7 +221,7 @@ def parameters_of(directory: Path) -> int:
     """Parameters in a model's safetensors files, read from their headers alone."""
     total = 0
     for path in directory.glob("*.safetensors"):
-        with safe_open(path, framework="numpy") as file:
+        with reading(directory, "weights"), safe_open(path, framework="numpy") as file:
             for tensor in file.keys():  # noqa: SIM118 - no mapping, only keys()
                 size = 1
                 for side in file.get_slice(tensor).get_shape():

@@ -132,7 +132,11 @@ def _open_server(url: str, *, create: bool) -> Store:
         engine = create_engine(url)
         store = Store(engine, None, published=False)
         _migrate(store, create=create)
-    except (ArgumentError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--store {url.partition('://')[0]}://…: its driver is missing: pip install {error.name}"
+        ) from error
+    except ArgumentError as error:
         raise UserError(f"--store {url.partition('://')[0]}://…: {error}") from error
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]

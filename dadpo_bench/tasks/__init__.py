@@ -77,7 +77,7 @@ def load_task(name: str, split: str, limit: int | None = None, domain: str | Non
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
     """Prompts from JSON Lines: {"id", "turns": […], "category"?, "system"?} a line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompts file {path}: {getattr(error, 'strerror', None) or error}") from error
     prompts = []

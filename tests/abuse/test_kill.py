@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dadpo_bench.pipeline import Stage
+from dadpo_bench.stages import Stage
 from tests.conftest import environment, program, write_recipe
 
 DYING = Path(__file__).with_name("dying.py")
