@@ -35,7 +35,7 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/train_step.py
 
-# Maintainers: make the committed reference anew (all methods, three seeds; hours on a small machine).
+# Maintainers: make the committed reference anew (all methods, three seeds; half an hour on two cores with bf16).
 reference: $(READY)
 	$(BIN)/dadpo-bench run sft kd dpo dpo-matched dadpo --seeds 3 --store build/reference.sqlite3
 	$(BIN)/dadpo-bench db publish results/reference.sqlite3 --store build/reference.sqlite3

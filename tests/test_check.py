@@ -17,7 +17,7 @@ from dadpo_bench.types import Prompt
 PROMPTS = 40
 
 
-def build(path: Path, *wins: int, protocol: str = "p") -> Store:
+def build(path: Path, *wins: int, protocol: str = "p", settings: dict[str, float] | None = None) -> Store:
     """A store in which `dadpo` wins so many of 40 prompts against the teacher, seed by seed."""
     store = open_store(str(path))
     task = Task(
@@ -40,7 +40,13 @@ def build(path: Path, *wins: int, protocol: str = "p") -> Store:
             key = f"{name}{seed}"
             session.add(
                 schema.Contestant(
-                    key=key, protocol_key=protocol, name=name, kind=kind, seed=seed, settings={}, model_key=key
+                    key=key,
+                    protocol_key=protocol,
+                    name=name,
+                    kind=kind,
+                    seed=seed,
+                    settings=settings or {},
+                    model_key=key,
                 )
             )
         session.flush()
@@ -134,3 +140,26 @@ def test_stores_without_a_shared_row_are_not_compared(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name])
     assert result.exit_code == 2
     assert "share no row" in result.stderr
+
+
+def test_equal_names_with_other_settings_are_not_compared(tmp_path: Path) -> None:
+    old = build(tmp_path / "old.sqlite3", 30, settings={"beta": 0.1})
+    new = build(tmp_path / "new.sqlite3", 8, settings={"beta": 50.0})
+    result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name])
+    assert result.exit_code == 2
+    later = build(tmp_path / "later.sqlite3", 8, settings={"beta": 0.1, "added": 1.0})
+    result = CliRunner().invoke(app, ["check", "--store", later.name, "--against", old.name])
+    assert "proven drop" in result.stdout
+
+
+def test_a_board_that_would_change_does_not_pass_its_check(tmp_path: Path) -> None:
+    store = build(tmp_path / "a.sqlite3", 10)
+    write_board(store)
+    check = ["leaderboard", "--store", store.name, "--check"]
+    assert CliRunner().invoke(app, check).exit_code == 0
+    with store.write() as session:
+        for number in range(20):
+            session.get_one(schema.Rating, ("j", f"dadpo0/{number}")).value = 2.0
+    result = CliRunner().invoke(app, check)
+    assert result.exit_code == 1
+    assert "+| dadpo | 50.0" in result.stdout

@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 from sqlalchemy import select
 
+from dadpo_bench.cli.result import show_result
 from dadpo_bench.engine import LocalEngine
+from dadpo_bench.estimate import show_estimate
 from dadpo_bench.leaderboard import escape, render
 from dadpo_bench.pipeline import make_plan, run
 from dadpo_bench.progress import Reporter, silent
@@ -37,7 +39,7 @@ def recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (tmp_path / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     recipe = json.loads(tiny_recipe.read_text())
-    recipe["name"] = "evil | <img src=x> `code`"
+    recipe["name"] = "evil [/b] [red] | <img src=x> `code`"
     recipe["evaluation"]["canary_prompts"] = len(HOSTILE)
     tiny_recipe.write_text(json.dumps(recipe))
     return tiny_recipe
@@ -47,7 +49,10 @@ def run_all(recipe: Path, store: Store) -> str:
     """Everything that was said on the way."""
     said = io.StringIO()
     bench = Bench(store, LocalEngine(), Reporter(Console(file=said, width=200)))
-    run(bench, make_plan(load_recipe(str(recipe)), ["dadpo"], 1), {})
+    plan = make_plan(load_recipe(str(recipe)), ["dadpo"], 1)
+    run(bench, plan, {})
+    show_result(bench.reporter.console, store, plan.protocol_key, "pmi", [], as_json=False)
+    show_estimate(bench.reporter.console, plan, [])
     return said.getvalue()
 
 
@@ -63,6 +68,7 @@ def test_hostile_prompts_are_data_from_end_to_end(recipe: Path, tmp_path: Path) 
     store = open_store(str(tmp_path / "hostile.sqlite3"))
     said = run_all(recipe, store)
     assert "teacher's responses: 1 prompts are too long for the model, which reads their ends only" in said
+    assert said.count("evil [/b] [red] | <img src=x>") == 2  # the result's title and the plan's
     assert well_formed(render(store))
     with store.read() as session:
         scores = session.scalars(select(schema.Score).where(schema.Score.contestant == "dadpo")).all()

@@ -1,5 +1,7 @@
 """Recipes: YAML with `--set` on top, every value typed, and a protocol key that says what may be compared."""
 
+import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from dadpo_bench.errors import UserError
 from dadpo_bench.pipeline import make_plan
 from dadpo_bench.recipe import Recipe, load_recipe, shipped
+from tests.tiny import build_tiny_model
 
 
 def protocol_key(*changes: str) -> str:
@@ -142,3 +145,49 @@ def test_what_a_recipe_dumps_is_read_again_as_the_same(tmp_path: Path) -> None:
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert load_recipe(str(path)) == recipe
+
+
+def test_a_judge_named_aside_takes_settings_of_its_own_and_none_of_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    content = {**load_recipe().model_dump(mode="json"), "judge": "pmi", "judge_settings": {"max_tokens": 9}}
+    path.write_text(yaml.safe_dump(content))
+    asked = load_recipe(str(path), ["judge_settings.base_url=http://127.0.0.1:1/v1"], "chat:m")
+    assert asked.judge == "chat:m"
+    assert asked.judge_settings == {"base_url": "http://127.0.0.1:1/v1"}
+    assert load_recipe(str(path), [], "pmi").judge_settings == {"max_tokens": 9}
+
+
+def test_files_beside_a_recipe_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = load_recipe().model_dump(mode="json", exclude_none=True)
+    content["tasks"] = {"mine.jsonl": {"domain": "in"}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "mine.jsonl").write_text('{"id": "a", "turns": ["Tea?"]}\n')
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    (task,) = make_plan(load_recipe("../r.yaml"), ["sft"], 1).tasks
+    assert (task.name, task.domain, len(task.prompts)) == ("mine", "in", 1)
+
+
+def test_edited_prompts_and_a_replaced_model_make_another_protocol(tiny_recipe: Path, tmp_path: Path) -> None:
+    def key() -> str:
+        return make_plan(load_recipe(str(tiny_recipe)), ["sft"], 1).protocol_key
+
+    content = json.loads(tiny_recipe.read_text())
+    content["teacher"]["model"] = str(shutil.copytree(content["teacher"]["model"], tmp_path / "teacher"))
+    tiny_recipe.write_text(json.dumps(content))
+    seen = [key()]
+    for change in ("training.jsonl", "held-out.jsonl"):
+        with (tmp_path / change).open("a") as file:
+            file.write(json.dumps({"id": "new", "turns": [change]}) + "\n")
+        seen.append(key())
+    build_tiny_model(tmp_path / "teacher", hidden=64, seed=9)
+    seen.append(key())
+    assert len(set(seen)) == 4
+
+
+def test_a_registered_method_is_a_contestant_of_its_own_name(tiny_recipe: Path) -> None:
+    content = json.loads(tiny_recipe.read_text())
+    del content["methods"]["kd"]
+    tiny_recipe.write_text(json.dumps(content))
+    plan = make_plan(load_recipe(str(tiny_recipe)), ["kd"], 1)
+    assert plan.recipe.method_settings("kd")["divergence"] == "forward_kl"

@@ -71,6 +71,12 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadpo", "--set", "teacher.model.name=x"], "'model' has no settings of its own"),
         (["run", "dadpo", "--judge", "longer", "--set", "judge=longer", "--set", "judge_settings.x=1"], "no settings"),
         (["run", "dadpo", "--judge", "chat:"], "judge chat.model"),
+        (["run", "dadpo", "--judge", "chat"], "needs its model: --judge chat:MODEL"),
+        (["run", "dadpo", "--set", "methods={sft: {method: sft}, ../x: {method: dpo}}"], "pattern"),
+        (["run", "dadpo", "--set", "methods.teacher.method=dpo"], "'teacher' is the name of a model"),
+        (["run", "dadpo", "--set", "methods.sft.learning_rate=.inf"], "finite number"),
+        (["run", "dadpo", "--set", "seed=99999999999999999999999"], "seed"),
+        (["run", "dadpo", "--store", "sqlite+pysqlite:///x.sqlite3"], "sqlite:///PATH"),
         (["run", "dadpo", "--set", "student.prune.ratio=2"], "student.prune.ratio"),
         (["run"], "METHOD"),
         (["list"], "tasks, methods, judges, recipes"),
@@ -312,3 +318,60 @@ def test_a_store_below_a_file_is_refused(tiny_recipe: Path, tmp_path: Path, capf
     (tmp_path / "file").write_text("")
     said = failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", tmp_path / "file" / "x.sqlite3")
     assert "choose another --store" in said
+
+
+def test_two_tasks_of_one_name_are_refused(
+    tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "held-out.jsonl").write_text('{"id": "x", "turns": ["Else?"]}\n')
+    recipe = edited(tiny_recipe, tasks={"held-out.jsonl": {}, "a/held-out.jsonl": {}})
+    assert "two held-out tasks are called 'held-out'" in mistake(capfd, "run", "dadpo", "--recipe", recipe)
+
+
+@pytest.mark.parametrize("leaver", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"])
+def test_a_broken_model_file_is_told_in_one_line(
+    leaver: str, content: str, tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = build_tiny_model(tmp_path / "broken")
+    (broken / leaver).write_text(content)
+    recipe = edited(tiny_recipe, teacher={"model": str(broken)})
+    assert "download or convert the model again" in failed(capfd, "run", "dadpo", "--recipe", recipe, "--quiet")
+
+
+def test_a_template_that_leaves_out_what_is_said_is_refused_before_any_work(
+    tiny_recipe: Path, tiny_models: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = edited(tiny_recipe, teacher={"model": str(tiny_models[0]), "chat_template": "x"})
+    assert "leaves out what user or assistant say" in failed(capfd, "run", "dadpo", "--recipe", recipe, "--quiet")
+
+
+@pytest.mark.parametrize("command", [["check", "--against"], ["leaderboard", "--store"], ["db", "upgrade", "--store"]])
+@pytest.mark.parametrize("schema", ["CREATE TABLE somebodys (x)", "CREATE TABLE alembic_version (version_num)"])
+def test_another_programs_database_is_refused_and_not_touched(
+    command: list[str], schema: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(schema)
+        connection.execute("CREATE TABLE runs (x)")
+        connection.commit()
+    open_store("results/local.sqlite3").close()
+    said = failed(capfd, *command, path)
+    assert "is another program's database" in said
+    with closing(sqlite3.connect(path)) as connection:
+        assert len(connection.execute("SELECT name FROM sqlite_master").fetchall()) == 2
+
+
+def test_a_store_is_not_made_by_reading_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.sqlite3").write_bytes(b"")
+    assert "is empty" in failed(capfd, "leaderboard", "--store", "empty.sqlite3")
+
+
+def test_a_plan_for_a_file_that_is_no_store_is_refused(
+    tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "junk.sqlite3").write_text("this is no database, but somebody's only copy of something")
+    said = failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", "junk.sqlite3", "--dry-run")
+    assert "no usable SQLite store" in said

@@ -23,6 +23,7 @@ from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import signals
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, connection, insert_missing, open_store, publish, schema
+from dadpo_bench.store.rows import keep_judgment
 from tests.conftest import write_recipe
 
 KEYS = [
@@ -127,6 +128,27 @@ def test_a_run_on_a_published_store_is_refused_and_changes_nothing(filled: Store
     assert target.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "done"),
+    [
+        ("seed=0", 7),
+        ("evaluation.sampling.max_new_tokens=6", 5),
+        ("evaluation.canary_prompts=3", 6),
+        ("name=another", 7),
+        ("student_sampling.temperature=0.5", 2),
+    ],
+)
+def test_a_plan_says_what_a_store_holds_and_changes_nothing(change: str, done: int, finished: Path) -> None:
+    before = sorted(p.name for p in finished.rglob("*"))
+    plan = ["run", "dadpo", "--recipe", str(finished / "recipe.yaml"), "--judge", "longer"]
+    result = CliRunner().invoke(
+        app, [*plan, "--store", str(finished / "local.sqlite3"), "--set", change, "--dry-run", "--json"]
+    )
+    assert result.exit_code == 0, result.stderr
+    assert sum(stage["done"] for stage in json.loads(result.stdout)) == done
+    assert sorted(p.name for p in finished.rglob("*")) == before
+
+
 def test_a_fresh_store_has_the_tables_of_the_schema(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "fresh.sqlite3"))
     with store.engine.connect() as raw:
@@ -171,7 +193,7 @@ def test_an_older_store_is_upgraded_after_a_backup(tmp_path: Path, monkeypatch: 
     store = open_store(str(path))
     with store.write() as session:
         insert_missing(session, schema.Protocol, [{"key": "k", "name": "kept", "settings": {}}])
-    store.close()
+    # Not closed: as after a kill, the row lies in the -wal file alone.
     upgraded = []
     monkeypatch.setattr(connection.ScriptDirectory, "get_current_head", lambda self: "0002")
     monkeypatch.setattr(connection.command, "upgrade", lambda config, revision: upgraded.append(revision))
@@ -181,6 +203,26 @@ def test_an_older_store_is_upgraded_after_a_backup(tmp_path: Path, monkeypatch: 
     with closing(sqlite3.connect(backup)) as raw:
         assert raw.execute("SELECT name FROM protocols").fetchall() == [("kept",)]
     reopened.close()
+    store.close()
+
+
+def test_a_failure_never_replaces_what_a_judge_said(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "x.sqlite3"))
+    with store.write() as session:
+        insert_missing(session, schema.Prompt, [{"key": "p", "turns": ["x"], "system": ""}])
+        insert_missing(
+            session, schema.Judge, [{"key": "j", "name": "j", "kind": "pointwise", "proxy": False, "identity": {}}]
+        )
+        response = {"key": "r", "batch_key": "b", "model_key": "m", "prompt_key": "p", "sampling": {}, "replies": []}
+        insert_missing(session, schema.Response, [response])
+    kept = []
+    for value, reason in ((None, "slow"), (0.5, ""), (None, "api error"), (0.7, "")):
+        with store.write() as session:
+            keep_judgment(session, schema.Rating(judge_key="j", response_key="r", value=value, reason=reason))
+        with store.read() as session:
+            kept.append(session.get_one(schema.Rating, ("j", "r")).value)
+    assert kept == [None, 0.5, 0.5, 0.5]
+    store.close()
 
 
 def test_a_password_never_shows_in_a_stores_name() -> None:
