@@ -96,7 +96,6 @@ class Tuner:
                 scored,
                 precision,
                 sampled=True,
-                wrote_chosen=name == "teacher",
                 label=f"{name} signals",
             )
             for name, (model, precision) in sources.items()

@@ -29,7 +29,7 @@ from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
 from dadpo_bench.stages.responses import Stored, collect_responses
-from dadpo_bench.stages.signals import Scored, collect_signals
+from dadpo_bench.stages.signals import Scored, check_teacher, collect_signals
 from dadpo_bench.stages.students import student_of, teacher_of, train
 from dadpo_bench.store import insert_missing, save_task, schema
 from dadpo_bench.tasks import Task, load_task
@@ -209,7 +209,13 @@ def _teacher_responses(run: _Run) -> None:
 
 def _trained(run: _Run, name: str, seed: int, start: LocalModel, examples: Sequence[Example]) -> LocalModel:
     settings = run.plan.recipe.method_settings(name)
-    return train(run.bench, name, settings, start, run.teacher, examples, seed, sampled=run.sampled)
+
+    def before() -> None:
+        # Everything learns from the teacher's responses, and dSFT comes first.
+        if name == FIRST:
+            check_teacher(run.teacher, examples, frozen(), sampled=run.sampled)
+
+    return train(run.bench, name, settings, start, run.teacher, examples, seed, sampled=run.sampled, before=before)
 
 
 def _lessons(run: _Run) -> list[Example]:
@@ -259,7 +265,6 @@ def _signals(run: _Run) -> None:
                     scored,
                     precision,
                     sampled=run.sampled,
-                    wrote_chosen=name == "teacher",
                     label=f"{name} signals, seed {seed}",
                 )
         run.pairs[seed] = [

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from sqlalchemy import select
 
+from dadpo_bench import pipeline
 from dadpo_bench.cli.result import show_result
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.estimate import show_estimate
@@ -16,7 +17,7 @@ from dadpo_bench.leaderboard import escape, render
 from dadpo_bench.pipeline import make_plan, run
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import load_recipe
-from dadpo_bench.stages import Stage, responses, signals
+from dadpo_bench.stages import Stage, responses
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, open_store, schema
 from dadpo_bench.types import Prompt, Reply, Response, Sampling
@@ -88,7 +89,7 @@ def test_hostile_responses_are_data_from_end_to_end(
         return [Response(prompt=p, replies=(Reply(text=t),)) for p, t in zip(prompts, texts, strict=False)]
 
     monkeypatch.setattr(responses, "respond", respond)
-    monkeypatch.setattr(signals, "check_teacher", lambda *_, **__: None)  # no teacher wrote these
+    monkeypatch.setattr(pipeline, "check_teacher", lambda *_, **__: None)  # no teacher wrote these
     settings = json.loads(recipe.read_text())
     for name in ("teacher_sampling", "student_sampling"):
         settings[name]["batch_size"] = 24

@@ -19,7 +19,7 @@ from dadpo_bench.models import (
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.store.rows import chunks
-from dadpo_bench.types import Pair, Prompt, Reply, SequenceLogProb, content_key
+from dadpo_bench.types import Example, Pair, Prompt, Reply, SequenceLogProb, content_key
 
 _BATCH = 16
 
@@ -40,13 +40,9 @@ def collect_signals(
     precision: Precision,
     *,
     sampled: bool,
-    wrote_chosen: bool,
     label: str,
 ) -> list[Pair]:
-    """log π(y|x) of both responses of every pair, in order; only what is not in the store is scored.
-
-    `wrote_chosen` says that the model wrote the chosen responses: `check_teacher` then comes first.
-    """
+    """log π(y|x) of both responses of every pair, in order; only what is not in the store is scored."""
     tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
     branchings = [tokenizer.branching(p.prompt, [p.chosen, p.rejected], sampled=sampled) for p in pairs]
     keys = [_keys(b) for b in branchings]
@@ -58,8 +54,6 @@ def collect_signals(
 
     batches = [[branchings[i] for i in run] for run in chunks(owed, _BATCH)]
     with bench.reporter.bar(label, len(owed), "pairs") as bar:
-        if owed and wrote_chosen:
-            check_teacher(model, pairs, precision, sampled=sampled)
         for batch, results in bench.engine.map(make, batches):
             fresh = {
                 key: signal
@@ -74,12 +68,12 @@ def collect_signals(
     return [Pair(*(known[k].total for k in both)) for both in keys]
 
 
-def check_teacher(model: LocalModel, pairs: Sequence[Scored], precision: Precision, *, sampled: bool) -> None:
-    """A teacher must find its own responses likelier than its responses to other prompts (8 are tried).
+def check_teacher(model: LocalModel, lessons: Sequence[Example], precision: Precision, *, sampled: bool) -> None:
+    """Part of the pre-flight: a teacher finds its own responses likelier than those to other prompts (8 are tried).
 
     Raises `WorkError` otherwise: the template is wrong, or another model wrote the responses.
     """
-    few = list(pairs[:8])
+    few = list(lessons[:8])
     if len(few) < 2:
         return
     tokenizer = chat_tokenizer(str(model.directory), model.chat_template)

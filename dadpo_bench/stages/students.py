@@ -80,8 +80,12 @@ def train(
     seed: int,
     *,
     sampled: bool,
+    before: Callable[[], None] = lambda: None,
 ) -> LocalModel:
-    """A contestant's checkpoint of one seed. `settings` are the validated ones, `method` among them."""
+    """A contestant's checkpoint of one seed. `settings` are the validated ones, `method` among them.
+
+    `before` is called where there is something to train.
+    """
     method_name = settings["method"]
     entry = registry.methods[method_name]
     fixed = {k: v for k, v in settings.items() if k != "method"}
@@ -102,6 +106,7 @@ def train(
     metrics: list[dict[str, Any]] = []
 
     def make(scratch: Path) -> JsonObject:
+        before()
         method: Method = registry.methods.load(method_name)
         with bench.reporter.bar(label, 1, "steps") as bar:
 

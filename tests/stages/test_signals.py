@@ -35,9 +35,7 @@ def test_a_response_in_a_second_pair_keeps_the_signal_it_got_in_the_first(
 
     def collect(rejected: str) -> Pair:
         scored = Scored(PROMPT, Reply(text="Red, green, blue."), Reply(text=rejected))
-        (pair,) = collect_signals(
-            bench, model, [scored], training(), sampled=False, wrote_chosen=False, label="signals"
-        )
+        (pair,) = collect_signals(bench, model, [scored], training(), sampled=False, label="signals")
         return pair
 
     first, second = collect("Tea."), collect("Sugar.")

@@ -8,7 +8,7 @@ import torch
 from dadpo_bench.errors import WorkError
 from dadpo_bench.models import Branching, Precision, chat_tokenizer, load_model, respond, sequence_log_probs
 from dadpo_bench.stages.bench import LocalModel
-from dadpo_bench.stages.signals import Scored, check_teacher
+from dadpo_bench.stages.signals import check_teacher
 from dadpo_bench.types import Example, Finish, Pair, Prompt, Reply, Sampling
 from tests.tiny import build_tiny_model
 from trainers.preflight import preflight
@@ -101,9 +101,9 @@ def test_a_teacher_that_did_not_write_the_responses_is_caught(tiny: Path) -> Non
     written = [
         r.replies[0] for r in respond(load_model(tiny, FP32), chat_tokenizer(str(tiny)), prompts, greedy, seed=0)
     ]
-    own = [Scored(p, reply, reply) for p, reply in zip(prompts, written, strict=True)]
+    own = [Example(prompt=p, chosen=reply) for p, reply in zip(prompts, written, strict=True)]
     check_teacher(model, own, FP32, sampled=True)
     # Each prompt with the response to the one before it: the next pair's response is then its own.
-    displaced = [Scored(p, reply, reply) for p, reply in zip(prompts, written[-1:] + written[:-1], strict=True)]
+    displaced = [Example(prompt=p, chosen=reply) for p, reply in zip(prompts, written[-1:] + written[:-1], strict=True)]
     with pytest.raises(WorkError, match="is this the model"):
         check_teacher(model, displaced, FP32, sampled=True)
