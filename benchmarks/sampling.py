@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import median_seconds
 
 from dadpo_bench.models import chat_tokenizer, device, find, frozen, load_model
 from dadpo_bench.models.embedded import NAME
@@ -59,15 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of each contender")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    runs = contenders(options.batch)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(options.rounds + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if turn:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    medians = median_seconds(contenders(options.batch), options.rounds)
     rates = {name: options.batch * NEW_TOKENS / median for name, median in medians.items()}
     if options.json:
         print(json.dumps({"precision": str(frozen()), "tokens_per_second": rates}))

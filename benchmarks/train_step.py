@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import median_seconds
 
 from dadpo_bench.models import (
     Branching,
@@ -120,14 +119,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     tokens, contenders = steps(options.batch, frozen())
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(options.steps + 1):
-        for name, step in contenders.items():
-            began = time.perf_counter()
-            step()
-            if turn:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    medians = median_seconds(contenders, options.steps)
     ratios = {name: median / medians["limit A"] for name, median in medians.items()}
     if options.json:
         print(json.dumps({"tokens": tokens, "precision": str(frozen()), "seconds": medians, "of_limit_a": ratios}))

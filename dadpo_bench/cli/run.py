@@ -91,6 +91,7 @@ def run(
         run_stages(Bench(opened, LocalEngine(), reporter), plan, arguments, Stage(until))
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
     again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
+    again += ["--judge", shlex.quote(judge)] if judge else []
     again += [f"--set {shlex.quote(change)}" for change in changes or []]
     again += ["--store", shlex.quote(opened.name)] if store != STORE else []
     if Stage(until) is Stage.score:

@@ -89,7 +89,8 @@ def config_of(directory: Path) -> dict[str, Any]:
 def _ends(directory: Path) -> Any:
     """What `load_model` keeps of a model's own generation defaults."""
     path = directory / "generation_config.json"
-    return json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+    with reading(directory, "generation config"):
+        return json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
 
 
 def _tokenizer_files(directory: Path) -> list[str]:

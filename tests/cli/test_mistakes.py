@@ -329,13 +329,13 @@ def test_two_tasks_of_one_name_are_refused(
     assert "two held-out tasks are called 'held-out'" in mistake(capfd, "run", "dadpo", "--recipe", recipe)
 
 
-@pytest.mark.parametrize("leaver", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "generation_config.json", "tokenizer.json"])
 @pytest.mark.parametrize("content", ["", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"])
 def test_a_broken_model_file_is_told_in_one_line(
-    leaver: str, content: str, tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    file: str, content: str, tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     broken = build_tiny_model(tmp_path / "broken")
-    (broken / leaver).write_text(content)
+    (broken / file).write_text(content)
     recipe = edited(tiny_recipe, teacher={"model": str(broken)})
     assert "download or convert the model again" in failed(capfd, "run", "dadpo", "--recipe", recipe, "--quiet")
 
