@@ -8,15 +8,15 @@ transformers' `AttentionInterface`: prompt + y₁ causal, queries of y₂ over p
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from dadpo_bench.models.attention import Layout, Segment, segment_attention
 
 IMPLEMENTATION = "dadpo_bench_stream"
 
@@ -38,14 +38,6 @@ class Branching:
         return len(self.prompt) + sum(map(len, self.continuations))
 
 
-class Segment(NamedTuple):
-    """Stream offsets: prompt [start, fork), continuations [fork, ends[0]), [ends[0], ends[1]), …"""
-
-    start: int
-    fork: int
-    ends: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Stream:
     """What a model is given, and where the predictions of response tokens are found. N tokens, R targets."""
@@ -54,7 +46,7 @@ class Stream:
     """(1, N)"""
     position_ids: Tensor
     """(1, N)"""
-    segments: tuple[Segment, ...]
+    layout: Layout
     sources: Tensor
     """(R,) stream offsets whose hidden state predicts a response token."""
     targets: Tensor
@@ -95,7 +87,7 @@ class Stream:
         return cls(
             tensor(ids)[None],
             tensor(positions)[None],
-            tuple(segments),
+            Layout(tuple(segments), device),
             tensor(sources),
             tensor(targets),
             tensor(owners),
@@ -106,44 +98,6 @@ class Stream:
         """(R,) values → (continuations,) sums in fp32."""
         total = torch.zeros(self.continuations, dtype=torch.float32, device=values.device)
         return total.index_add(0, self.owners, values.float())
-
-
-def segment_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    segments: tuple[Segment, ...] = (),
-    softcap: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention over a stream. query (1, H, N, D), key and value (1, G, N, D) → (1, N, H, D)."""
-    if not segments:
-        raise RuntimeError("segment attention was called without a stream: the model drops attention arguments")
-    if softcap is not None:
-        raise RuntimeError(f"{type(module).__name__}: soft-capped attention is not supported")
-    grouped = key.shape[1] != query.shape[1]
-    pieces: list[Tensor] = []
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
-        pieces.append(
-            F.scaled_dot_product_attention(
-                q, k, v, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
-        )
-
-    for start, fork, ends in segments:
-        whole = slice(start, ends[0])
-        attend(query[:, :, whole], key[:, :, whole], value[:, :, whole], None)
-        for begin, end in itertools.pairwise(ends):
-            k = torch.cat((key[:, :, start:fork], key[:, :, begin:end]), 2)
-            v = torch.cat((value[:, :, start:fork], value[:, :, begin:end]), 2)
-            visible = torch.ones(end - begin, k.shape[2], dtype=torch.bool, device=k.device)
-            attend(query[:, :, begin:end], k, v, visible.tril(fork - start))
-    return torch.cat(pieces, 2).transpose(1, 2), None
 
 
 @contextmanager
@@ -173,7 +127,7 @@ def hidden_states(model: Any, stream: Stream) -> Tensor:
         input_ids=stream.input_ids,
         position_ids=stream.position_ids,
         use_cache=False,
-        segments=stream.segments,
+        layout=stream.layout,
     )
     states: Tensor = output.last_hidden_state[0]
     return states[stream.sources]
