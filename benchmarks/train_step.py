@@ -74,7 +74,7 @@ def steps(batch: int, precision: Precision) -> tuple[int, dict[str, Callable[[],
         stream = Stream.pack([objective.branching(tokenizer, e, sampled=False) for e in examples], device())
 
         def step() -> None:
-            with streaming(model):
+            with streaming(model, stream.longest):
                 loss, _ = objective.loss(policy, stream, examples)
                 loss.backward()
 

@@ -96,7 +96,7 @@ class KDObjective:
 
     def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Any]]:
         """Summed loss of the micro-batch's response tokens, nats."""
-        with torch.no_grad(), streaming(self._teacher):
+        with torch.no_grad(), streaming(self._teacher, stream.longest):
             taught = hidden_states(self._teacher, stream)
         teacher, config = Head(self._teacher), self._config
 

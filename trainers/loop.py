@@ -32,6 +32,7 @@ from dadpo_bench.models import (
     device,
     hidden_states,
     load_model,
+    longest_sequence,
     quiet_transformers,
     streaming,
     token_log_probs,
@@ -138,7 +139,7 @@ class LoopMethod:
         wrapped, optimiser = accelerator.prepare(policy, optimiser)
         plan = list(_order(len(examples), config, job.seed))
         tokens = 0
-        with streaming(model):
+        with streaming(model, longest_sequence(branchings)):
             model.train()
             for step, batch in enumerate(plan, 1):
                 rate = config.learning_rate * _schedule(step, len(plan), config.warmup)

@@ -15,7 +15,7 @@ from dadpo_bench.models.logprobs import (
     token_scores,
 )
 from dadpo_bench.models.precision import Precision, device, frozen, training
-from dadpo_bench.models.stream import Branching, Stream, batches_by_tokens, hidden_states, streaming
+from dadpo_bench.models.stream import Branching, Stream, batches_by_tokens, hidden_states, longest_sequence, streaming
 
 __all__ = [
     "SAMPLER_VERSION",
@@ -34,6 +34,7 @@ __all__ = [
     "frozen",
     "hidden_states",
     "load_model",
+    "longest_sequence",
     "quiet_transformers",
     "respond",
     "sequence_log_probs",

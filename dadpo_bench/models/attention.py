@@ -18,6 +18,10 @@ DENSE_BYTES = 64 * 2**20
 """Attention weights that `_Dense` may hold at once; longer segments go through torch's own kernel."""
 
 
+class StreamError(RuntimeError):
+    """This model's attention cannot be computed over a stream."""
+
+
 class Segment(NamedTuple):
     """Stream offsets: prompt [start, fork), continuations [fork, ends[0]), [ends[0], ends[1]), …"""
 
@@ -84,9 +88,9 @@ def segment_attention(
 ) -> tuple[Tensor, None]:
     """Attention over a stream. query (1, H, N, D), key and value (1, G, N, D) → (1, N, H, D)."""
     if layout is None:
-        raise RuntimeError("segment attention was called without a stream: the model drops attention arguments")
+        raise StreamError("it drops arguments of the attention function")
     if softcap is not None:
-        raise RuntimeError(f"{type(module).__name__}: soft-capped attention is not supported")
+        raise StreamError("its attention is soft-capped")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)

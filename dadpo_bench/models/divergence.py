@@ -9,7 +9,7 @@ import torch
 
 from dadpo_bench.models.logprobs import SCORING_TOKENS, Head
 from dadpo_bench.models.precision import Precision, device
-from dadpo_bench.models.stream import Branching, Stream, batches_by_tokens, hidden_states, streaming
+from dadpo_bench.models.stream import Branching, Stream, batches_by_tokens, hidden_states, longest_sequence, streaming
 
 
 class Total(NamedTuple):
@@ -29,7 +29,8 @@ def kl_divergence(p: Any, q: Any, samples: Sequence[tuple[Branching, Branching]]
     heads = (Head(p), Head(q))
     shared = min(head.weight.shape[0] for head in heads)
     rows = max(1, heads[0].rows // 4)
-    with streaming(p), streaming(q), precision.autocast():
+    longest = [longest_sequence(sample[side] for sample in samples) for side in (0, 1)]
+    with precision.autocast(), streaming(p, longest[0]), streaming(q, longest[1]):
         for batch in batches_by_tokens([first for first, _ in samples], SCORING_TOKENS):
             streams = [Stream.pack([samples[i][side] for i in batch], device()) for side in (0, 1)]
             states = [hidden_states(model, stream) for model, stream in zip((p, q), streams, strict=True)]

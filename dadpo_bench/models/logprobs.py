@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dadpo_bench.models.precision import Precision, device
-from dadpo_bench.models.stream import Branching, Stream, batches_by_tokens, hidden_states, streaming
+from dadpo_bench.models.stream import Branching, Stream, batches_by_tokens, hidden_states, longest_sequence, streaming
 from dadpo_bench.types import SequenceLogProb
 
-SCORER_VERSION = 1
+SCORER_VERSION = 2
 """Part of every signal's key: raise it when a change here moves log-probs."""
 
 CHUNK_BYTES = 128 * 2**20
@@ -130,7 +130,7 @@ def token_scores(
 ) -> list[list[list[float]]]:
     """Log-prob of every token of every continuation: [branching][continuation][token]."""
     results: list[list[list[float]]] = []
-    with streaming(model), precision.autocast():
+    with precision.autocast(), streaming(model, longest_sequence(branchings)):
         for batch in batches_by_tokens(branchings, SCORING_TOKENS):
             chosen = [branchings[i] for i in batch]
             stream = Stream.pack(chosen, device())

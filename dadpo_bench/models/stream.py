@@ -8,17 +8,29 @@ transformers' `AttentionInterface`: prompt + y₁ causal, queries of y₂ over p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from dadpo_bench.models.attention import Layout, Segment, segment_attention
+from dadpo_bench.models.attention import Layout, Segment, StreamError, segment_attention
+from dadpo_bench.models.loading import quiet_transformers
 
 IMPLEMENTATION = "dadpo_bench_stream"
+
+PROBE_TOLERANCE = {torch.float32: 1e-3}
+"""Relative difference of a probe's hidden states, stream against rows, by format; 0.05 elsewhere.
+
+bf16 itself gives 0.01, a recurrent model that carries its state across pairs 0.44.
+"""
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,43 +106,108 @@ class Stream:
             count,
         )
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with one of its continuations."""
+        return int(self.position_ids.max()) + 1
+
     def sum_by_continuation(self, values: Tensor) -> Tensor:
         """(R,) values → (continuations,) sums in fp32."""
         total = torch.zeros(self.continuations, dtype=torch.float32, device=values.device)
         return total.index_add(0, self.owners, values.float())
 
 
+_PROBE = (Branching([5, 6, 7], [[8, 9, 10], [11, 12]]), Branching([13], [[14, 15], [16]]))
+
+
 @contextmanager
-def streaming(model: Any) -> Iterator[None]:
-    """Within, the model reads streams; afterwards its attention is what it was."""
+def streaming(model: Any, longest: int) -> Iterator[str | None]:
+    """Within, `hidden_states` reads streams at once; afterwards the model's attention is what it was.
+
+    `longest`: tokens of the longest sequence to come (`longest_sequence`). A model that cannot read a stream is
+    read row by row instead: slower, never wrong. Yields the reason then, which is also logged, else None.
+    """
+    before = model.get_decoder().config._attn_implementation
+    reason = _beyond_window(model, longest) or _obstacle(model)
+    if reason is None:
+        model.set_attn_implementation(IMPLEMENTATION)
+    else:
+        _LOGGER.warning("%s: %s; it is read row by row, which is slower", type(model).__name__, reason)
+    try:
+        yield reason
+    finally:
+        if reason is None:
+            model.set_attn_implementation(before)
+
+
+def longest_sequence(branchings: Iterable[Branching]) -> int:
+    """Tokens of the longest prompt with one of its continuations."""
+    return max((len(b.prompt) + max(map(len, b.continuations)) for b in branchings), default=0)
+
+
+def _beyond_window(model: Any, longest: int) -> str | None:
+    config = model.get_decoder().config
+    window = getattr(config, "sliding_window", None)
+    layers = getattr(config, "layer_types", None)
+    slides = layers is None or "sliding_attention" in layers
+    if window is None or not slides or longest <= window:
+        return None
+    return f"a sequence of {longest} tokens is longer than the sliding window of {window}"
+
+
+def _obstacle(model: Any) -> str | None:
+    """Why this model cannot read streams, found once a model by trying."""
+    if model not in _OBSTACLES:
+        _OBSTACLES[model] = _find_obstacle(model)
+    return _OBSTACLES[model]
+
+
+_OBSTACLES: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def _find_obstacle(model: Any) -> str | None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, segment_attention)
-    before = model.config._attn_implementation
-    model.set_attn_implementation(IMPLEMENTATION)
+    config = model.get_decoder().config
+    before, was_training = config._attn_implementation, model.training
+    probe = Stream.pack(_PROBE, next(model.parameters()).device)
+    model.eval()
     try:
-        yield
+        rows = hidden_states(model, probe)
+        with quiet_transformers():
+            model.set_attn_implementation(IMPLEMENTATION)
+        if config._attn_implementation != IMPLEMENTATION:
+            return "it does not take its attention from transformers' interface"
+        difference = float((hidden_states(model, probe) - rows).float().norm() / rows.float().norm())
+    except StreamError as error:
+        return str(error)
     finally:
         model.set_attn_implementation(before)
+        model.train(was_training)
+    # Under autocast the last norm may give fp32 of what was computed in bf16.
+    computed = torch.bfloat16 if torch.is_autocast_enabled(rows.device.type) else rows.dtype
+    if difference > PROBE_TOLERANCE.get(computed, 0.05):
+        return f"its hidden states of a stream differ from those of single rows by {100 * difference:.0f} %"
+    return None
 
 
 def hidden_states(model: Any, stream: Stream) -> Tensor:
-    """(R, hidden) last hidden states that predict the stream's targets. Use within `streaming(model)`."""
-    window = getattr(model.config, "sliding_window", None)
-    layers = getattr(model.config, "layer_types", None)
-    slides = layers is None or "sliding_attention" in layers
-    longest = int(stream.position_ids.max()) + 1
-    if window is not None and slides and longest > window:
-        raise RuntimeError(f"a sequence of {longest} tokens is longer than the model's sliding window of {window}")
+    """(R, hidden) last hidden states that predict the stream's targets; at once within `streaming(model)`."""
     body = model.get_decoder()
-    output = body(
-        input_ids=stream.input_ids,
-        position_ids=stream.position_ids,
-        use_cache=False,
-        layout=stream.layout,
-    )
-    states: Tensor = output.last_hidden_state[0]
-    return states[stream.sources]
+    if body.config._attn_implementation == IMPLEMENTATION:
+        output = body(
+            input_ids=stream.input_ids, position_ids=stream.position_ids, use_cache=False, layout=stream.layout
+        )
+        states: Tensor = output.last_hidden_state[0]
+        return states[stream.sources]
+    rows = []
+    for start, fork, ends in stream.layout.segments:
+        for begin, end in itertools.pairwise((fork, *ends)):
+            ids = torch.cat((stream.input_ids[:, start:fork], stream.input_ids[:, begin:end]), 1)
+            rows.append(body(input_ids=ids, use_cache=False).last_hidden_state[0, fork - start - 1 : -1])
+    return torch.cat(rows)
 
 
 def batches_by_tokens(branchings: Sequence[Branching], limit: int) -> list[list[int]]:

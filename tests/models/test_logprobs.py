@@ -22,7 +22,7 @@ def build(**changes: Any) -> Any:
 
 def gradients(model: Any, weights: torch.Tensor, *, chunked: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     stream = Stream.pack(PAIRS, torch.device("cpu"))
-    with streaming(model):
+    with streaming(model, stream.longest):
         hidden = hidden_states(model, stream)
         if chunked:
             values = token_log_probs(Head(model), hidden, stream, torch.float32)
@@ -54,7 +54,7 @@ def test_a_soft_capped_head_is_applied() -> None:
     model = build()
     model.config.final_logit_softcapping = 2.0
     stream = Stream.pack(PAIRS, torch.device("cpu"))
-    with torch.no_grad(), streaming(model):
+    with torch.no_grad(), streaming(model, stream.longest):
         hidden = hidden_states(model, stream)
         ours = token_log_probs(Head(model), hidden, stream, torch.float32)
         capped = (torch.tanh(model.lm_head(hidden) / 2) * 2).log_softmax(-1)

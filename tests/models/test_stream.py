@@ -1,5 +1,6 @@
 """The prefix-shared stream gives every model the log-probs that a plain forward pass gives, and leaks nothing."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,17 @@ import pytest
 import torch
 import transformers
 
-from dadpo_bench.models import Branching, Precision, Stream, sequence_log_probs, streaming, token_scores
-from dadpo_bench.models.stream import batches_by_tokens, hidden_states
+from dadpo_bench.models import (
+    Branching,
+    Precision,
+    Stream,
+    batches_by_tokens,
+    longest_sequence,
+    sequence_log_probs,
+    streaming,
+    token_scores,
+)
+from dadpo_bench.models.attention import segment_attention
 
 FP32 = Precision(torch.float32, torch.float32)
 SIZES = {
@@ -75,11 +85,61 @@ def test_a_prompt_is_computed_once_for_both_responses() -> None:
     assert stream.position_ids[0, :9].tolist() == [0, 1, 2, 3, 4, 5, 6, 4, 5]
 
 
-def test_a_window_shorter_than_the_sequence_is_refused() -> None:
-    config = transformers.MistralConfig(**SIZES, sliding_window=4)
+UNSTREAMABLE: dict[str, tuple[Callable[[], Any], str]] = {
+    "window": (lambda: transformers.MistralConfig(**SIZES, sliding_window=4), "longer than the sliding window of 4"),
+    "mixed windows": (
+        lambda: transformers.Gemma3TextConfig(**SIZES, head_dim=12, sliding_window=4, layer_types=MIXED),
+        "longer than the sliding window of 4",
+    ),
+    "soft-capped": (lambda: transformers.Gemma2Config(**SIZES, head_dim=12, sliding_window=64), "soft-capped"),
+    "recurrent": (
+        lambda: transformers.MambaConfig(vocab_size=211, hidden_size=48, num_hidden_layers=2, initializer_range=0.2),
+        "it does not take its attention|differ from those of single rows",
+    ),
+}
+MIXED = ["full_attention", "sliding_attention", "full_attention"]
+
+
+@pytest.mark.parametrize("name", UNSTREAMABLE)
+def test_a_model_that_cannot_read_streams_is_read_row_by_row_and_says_why(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, reason = UNSTREAMABLE[name]
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config()).float().eval()
+    if getattr(model.config, "final_logit_softcapping", None):
+        model.config.attn_logit_softcapping = 2.0
+    scores = token_scores(model, PAIRS, FP32)
+    assert re.search(reason, caplog.text)
+    for pair, both in zip(PAIRS, scores, strict=True):
+        for continuation, ours in zip(pair.continuations, both, strict=True):
+            torch.testing.assert_close(torch.tensor(ours), plain(model, pair.prompt, continuation), rtol=0, atol=1e-5)
+
+
+def test_a_window_as_long_as_the_sequences_streams() -> None:
+    config = transformers.MistralConfig(**SIZES, sliding_window=13)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with streaming(model), pytest.raises(RuntimeError, match="sliding window"):
-        hidden_states(model, Stream.pack(PAIRS, torch.device("cpu")))
+    with streaming(model, longest_sequence(PAIRS)) as reason:
+        assert reason is None
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
+def test_dense_attention_gives_the_values_and_gradients_of_torchs_own(heads: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    stream = Stream.pack(PAIRS, torch.device("cpu"))
+    tokens = stream.input_ids.shape[1]
+    given = [torch.randn(1, h, tokens, 16, generator=generator) for h in (heads[0], heads[1], heads[1])]
+    upstream = torch.randn(1, tokens, heads[0], 16, generator=generator)
+
+    def results(dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [t.to(dtype, copy=True).requires_grad_() for t in given]
+        out, _ = segment_attention(torch.nn.Module(), *leaves, None, layout=stream.layout)
+        (out.float() * upstream).sum().backward()
+        return [out.detach(), *(leaf.grad for leaf in leaves)]
+
+    # In bf16 on a CPU the dense products are taken, in fp32 torch's kernel.
+    for dense, exact in zip(results(torch.bfloat16), results(torch.float32), strict=True):
+        assert (dense.float() - exact).norm() / exact.norm() < 0.01
 
 
 def test_attention_is_what_it_was_after_streaming() -> None:
