@@ -59,7 +59,7 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
     recipe = plan.recipe
     known = recipe.teacher.model == NAME and device().type == "cpu"
     rates = _CPU[str(compute_dtype())] if known else None
-    seeds, train = len(plan.seeds), plan.train_task.prompts
+    seeds, train = len(plan.seeds), [p for task in plan.learning.values() for p in task.prompts]
     asked = sum(map(_prompt_tokens, train))
     taught = int(len(train) * recipe.teacher_sampling.max_new_tokens * _FILLED)
     own = int(len(train) * recipe.student_sampling.max_new_tokens * _FILLED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ SHARED_SEED = 0
 """Seeds what all training seeds share: the teacher's responses."""
 
 TEACHER, STUDENT = "teacher", "student"
+TRAIN, VALIDATION = "train", "validation"
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,19 @@ class Plan:
     contestants: tuple[str, ...]
     seeds: tuple[int, ...]
     train_task: Task
+    validation_task: Task | None
+    """Prompts measured while training, never learnt from."""
     tasks: tuple[Task, ...]
 
     @cached_property
     def protocol_key(self) -> str:
         """Under which rows may be compared."""
-        return self.recipe.protocol_key([task.key for task in (self.train_task, *self.tasks)], identity)
+        return self.recipe.protocol_key([task.key for task in (*self.learning.values(), *self.tasks)], identity)
+
+    @property
+    def learning(self) -> dict[str, Task]:
+        """By split: the prompts that the teacher and the dSFT student answer for the methods."""
+        return {TRAIN: self.train_task} | ({VALIDATION: self.validation_task} if self.validation_task else {})
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -72,13 +81,16 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     names = [task.name for task in tasks]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two held-out tasks are called '{twice}': give one of the files another name")
-    train_task = load_task(recipe.prompts.task, "train", recipe.prompts.train)
-    if any(len(p.turns) != 1 for p in train_task.prompts):
-        raise UserError(f"training task '{train_task.name}': training prompts have one turn each")
+    train_task = load_task(recipe.prompts.task, TRAIN, recipe.prompts.train)
+    validation_task = _validation_task(recipe, contestants)
+    learnt: dict[str, str] = {}
+    for task in (train_task, validation_task) if validation_task else (train_task,):
+        if any(len(p.turns) != 1 for p in task.prompts):
+            raise UserError(f"training task '{task.name}': {task.split} prompts have one turn each")
+        _refuse_shared(task, learnt)
+        learnt |= dict.fromkeys((p.key for p in task.prompts), task.split)
     for task in tasks:
-        shared = {p.key for p in task.prompts} & {p.key for p in train_task.prompts}
-        if shared:
-            raise UserError(f"task '{task.name}' shares {len(shared)} prompts with the training prompts")
+        _refuse_shared(task, learnt)
     if seeds < 1:
         raise UserError("--seeds: at least 1")
     return Plan(
@@ -86,8 +98,30 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
         tuple(dict.fromkeys(contestants)),
         tuple(range(recipe.seed, recipe.seed + seeds)),
         train_task,
+        validation_task,
         tasks,
     )
+
+
+def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
+    prompts = recipe.prompts
+    if prompts.validation:
+        task = load_task(prompts.task, VALIDATION, prompts.validation, behind=prompts.train)
+        if len(task.prompts) < prompts.validation:
+            raise UserError(
+                f"prompts.validation: {prompts.validation} asked for, '{prompts.task}' has {len(task.prompts)} left"
+            )
+        return task
+    for name in (FIRST, *contestants):
+        if recipe.method_settings(name).get("select") == "best":
+            raise UserError(f"methods.{name}.select: best is chosen on validation prompts; set prompts.validation")
+    return None
+
+
+def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
+    shared = [learnt[p.key] for p in task.prompts if p.key in learnt]
+    if shared:
+        raise UserError(f"task '{task.name}' shares {len(shared)} prompts with the {shared[0]} prompts")
 
 
 @dataclass
@@ -101,9 +135,11 @@ class _Run:
     student: LocalModel = field(init=False)
     sampled: bool = field(init=False)
     """Whether student and teacher share a tokenizer, so that sampled ids train as they are."""
-    taught: list[Stored] = field(default_factory=list)
+    taught: dict[str, list[Stored]] = field(default_factory=dict)
+    """By split: the teacher's responses."""
     models: dict[tuple[str, int], LocalModel] = field(default_factory=dict)
-    pairs: dict[int, list[Example]] = field(default_factory=dict)
+    pairs: dict[tuple[int, str], list[Example]] = field(default_factory=dict)
+    """By seed and split: both responses, and the signals once they are scored."""
 
 
 def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> None:
@@ -135,7 +171,7 @@ def _note_plan(session: Session, plan: Plan) -> None:
     recipe = plan.recipe
     protocol = {"key": plan.protocol_key, "name": recipe.name, "settings": recipe.protocol()}
     insert_missing(session, schema.Protocol, [protocol])
-    for task in (plan.train_task, *plan.tasks):
+    for task in (*plan.learning.values(), *plan.tasks):
         save_task(session, task)
 
 
@@ -197,29 +233,48 @@ def _models(run: _Run) -> None:
 
 
 def _teacher_responses(run: _Run) -> None:
-    run.taught = collect_responses(
-        run.bench,
-        run.teacher,
-        run.plan.train_task.prompts,
-        run.plan.recipe.teacher_sampling,
-        SHARED_SEED,
-        "teacher's responses",
-    )
+    for split, task in run.plan.learning.items():
+        run.taught[split] = collect_responses(
+            run.bench,
+            run.teacher,
+            task.prompts,
+            run.plan.recipe.teacher_sampling,
+            SHARED_SEED,
+            f"teacher's responses{_of(split)}",
+        )
 
 
-def _trained(run: _Run, name: str, seed: int, start: LocalModel, examples: Sequence[Example]) -> LocalModel:
-    settings = run.plan.recipe.method_settings(name)
+def _of(split: str) -> str:
+    return "" if split == TRAIN else f", {split}"
+
+
+def _trained(run: _Run, name: str, seed: int, start: LocalModel, data: Mapping[str, Sequence[Example]]) -> LocalModel:
+    settings, examples = run.plan.recipe.method_settings(name), data[TRAIN]
 
     def before() -> None:
         # Everything learns from the teacher's responses, and dSFT comes first.
         if name == FIRST:
             check_teacher(run.teacher, examples, frozen(), sampled=run.sampled)
 
-    return train(run.bench, name, settings, start, run.teacher, examples, seed, sampled=run.sampled, before=before)
+    return train(
+        run.bench,
+        name,
+        settings,
+        start,
+        run.teacher,
+        examples,
+        seed,
+        validation=data.get(VALIDATION, ()),
+        sampled=run.sampled,
+        before=before,
+    )
 
 
-def _lessons(run: _Run) -> list[Example]:
-    return [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in run.taught]
+def _lessons(run: _Run) -> dict[str, list[Example]]:
+    return {
+        split: [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in taught]
+        for split, taught in run.taught.items()
+    }
 
 
 def _dsft(run: _Run) -> None:
@@ -236,24 +291,24 @@ def _needs_pairs(run: _Run) -> set[str]:
 def _student_responses(run: _Run) -> None:
     if not _needs_pairs(run):
         return
-    for seed in run.plan.seeds:
+    for seed, (split, task) in itertools.product(run.plan.seeds, run.plan.learning.items()):
         own = collect_responses(
             run.bench,
             run.models[FIRST, seed],
-            run.plan.train_task.prompts,
+            task.prompts,
             run.plan.recipe.student_sampling,
             seed,
-            f"dSFT student's responses, seed {seed}",
+            f"dSFT student's responses, seed {seed}{_of(split)}",
         )
-        run.pairs[seed] = [
+        run.pairs[seed, split] = [
             Example(prompt=t.response.prompt, chosen=t.response.replies[0], rejected=s.response.replies[0])
-            for t, s in zip(run.taught, own, strict=True)
+            for t, s in zip(run.taught[split], own, strict=True)
         ]
 
 
 def _signals(run: _Run) -> None:
     needed = _needs_pairs(run)
-    for seed, examples in run.pairs.items():
+    for (seed, split), examples in run.pairs.items():
         scored = [Scored(e.prompt, e.chosen, e.rejected) for e in examples if e.rejected is not None]
         sources = {"reference": (run.models[FIRST, seed], training()), "teacher": (run.teacher, frozen())}
         found: dict[str, list[Pair]] = {}
@@ -265,9 +320,9 @@ def _signals(run: _Run) -> None:
                     scored,
                     precision,
                     sampled=run.sampled,
-                    label=f"{name} signals, seed {seed}",
+                    label=f"{name} signals, seed {seed}{_of(split)}",
                 )
-        run.pairs[seed] = [
+        run.pairs[seed, split] = [
             e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items()}})
             for i, e in enumerate(examples)
         ]
@@ -279,12 +334,16 @@ def _train(run: _Run) -> None:
             entry = registry.methods[run.plan.recipe.methods[name].method]
             if entry.data == "pairs":
                 start = run.models[FIRST, seed]
-                examples = [
-                    e.model_copy(update={"signals": {s: e.signals[s] for s in entry.signals}}) for e in run.pairs[seed]
-                ]
+                data = {
+                    split: [
+                        e.model_copy(update={"signals": {s: e.signals[s] for s in entry.signals}})
+                        for e in run.pairs[seed, split]
+                    ]
+                    for split in run.plan.learning
+                }
             else:
-                start, examples = run.student, _lessons(run)
-            run.models[name, seed] = _trained(run, name, seed, start, examples)
+                start, data = run.student, _lessons(run)
+            run.models[name, seed] = _trained(run, name, seed, start, data)
 
 
 def _entrants(run: _Run) -> Iterator[tuple[str, str, int | None, Mapping[str, Any], LocalModel]]:

@@ -66,6 +66,12 @@ class Prompts(Part):
 
     task: str = Field(description="A registered task with `train` and `validation` splits, or a JSONL file.")
     train: int | None = Field(None, ge=1, description="Use the first so many; leave out for all.")
+    validation: int = Field(
+        0,
+        ge=0,
+        description="Prompts measured while training, never learnt from: of the task's validation split, "
+        "of a file those behind its `train` first.",
+    )
 
 
 class TaskChoice(Part):

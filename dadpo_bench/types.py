@@ -240,8 +240,14 @@ class Job:
     sampled_ids: bool = True
     """Whether the student's tokenizer is the one that sampled the responses."""
     chat_template: str | None = None
+    validation: Sequence[Example] = ()
+    """Measured while training, never learnt from."""
+    state: Path | None = None
+    """Folder for what an interrupted training goes on from; it may hold that of an earlier try."""
+    save_seconds: float = 300.0
+    """Seconds between two savings of the state, more where saving takes long; changes no result."""
     report: Callable[[int, int, JsonObject], None] = field(default=lambda step, steps, metrics: None)
-    """Told (step, steps, metrics) after every optimiser step."""
+    """Told (step, steps, metrics) after every optimiser step, and of step 0 where something is measured before."""
     say: Callable[[str], None] = field(default=lambda line: None)
     """Told what a person should see; text, never markup."""
 

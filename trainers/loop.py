@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
-import psutil
 import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dadpo_bench.errors import WorkError
+from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.models import (
     Branching,
     ChatTokenizer,
@@ -33,12 +34,14 @@ from dadpo_bench.models import (
     hidden_states,
     load_model,
     longest_sequence,
-    quiet_transformers,
     streaming,
     token_log_probs,
     training,
 )
+from dadpo_bench.models.flops import matmul_rate, training_flops
+from dadpo_bench.models.memory import resident_bytes
 from dadpo_bench.types import Checkpoint, Example, Job
+from trainers.checkpoint import TrainingState, save_model
 from trainers.preflight import lines, preflight
 
 Read = Callable[[Head, Tensor, Stream], Tensor]
@@ -62,6 +65,12 @@ class TrainConfig(BaseModel):
     )
     max_tokens: int = Field(
         2048, ge=2, description="Longer examples (prompt with all its responses) are dropped and counted."
+    )
+    validations: int = Field(
+        2, ge=1, description="Times that validation is measured while training; one more precedes the first update."
+    )
+    select: Literal["last", "best"] = Field(
+        "last", description="Weights that are kept: the last, or those of the lowest validation loss."
     )
 
 
@@ -112,6 +121,13 @@ def response_branching(tokenizer: ChatTokenizer, example: Example, *, sampled: b
     return tokenizer.branching(example.prompt, [example.chosen], sampled=sampled)
 
 
+class Lessons(NamedTuple):
+    """Examples with their token ids."""
+
+    examples: list[Example]
+    branchings: list[Branching]
+
+
 class LoopMethod:
     """A method trained by the loop: `train(job)` of the `Method` protocol."""
 
@@ -124,11 +140,15 @@ class LoopMethod:
         torch.manual_seed(job.seed)
         tokenizer = chat_tokenizer(str(job.start), job.chat_template)
         objective = self._objective(config, job)
-        examples, branchings, dropped = _encode(objective, tokenizer, job, config)
-        # fp32 masters whatever the machine computes in.
-        precision = training()
+        lessons, dropped = _encode(objective, tokenizer, job, job.examples, config.max_tokens)
+        if not lessons.examples:
+            raise WorkError(f"no example of at most {config.max_tokens} tokens: nothing to train on")
+        unseen, _ = _encode(objective, tokenizer, job, job.validation, config.max_tokens)
+        if config.select == "best" and not unseen.examples:
+            raise UserError("select: best is chosen on validation examples, and there are none")
+        precision = training()  # fp32 masters whatever the machine computes in
         model = load_model(job.start, precision)
-        found = preflight(model, tokenizer, examples, branchings, precision)
+        found = preflight(model, tokenizer, *lessons, precision)
         for line in lines(found):
             job.say(line)
         accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
@@ -137,36 +157,44 @@ class LoopMethod:
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         wrapped, optimiser = accelerator.prepare(policy, optimiser)
-        plan = list(_order(len(examples), config, job.seed))
-        tokens = 0
-        with streaming(model, longest_sequence(branchings)):
-            model.train()
-            for step, batch in enumerate(plan, 1):
-                rate = config.learning_rate * _schedule(step, len(plan), config.warmup)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                metrics = _step(accelerator, wrapped, optimiser, objective, batch, examples, branchings, config)
-                tokens += int(metrics["tokens"])
-                job.report(step, len(plan), {**metrics, "learning_rate": rate})
-        if accelerator.is_main_process:
-            _save(accelerator.unwrap_model(wrapped).model, tokenizer, job.output)
+        state = TrainingState(job, accelerator, lambda out: save_model(model, tokenizer, out))
+        step = _Step(accelerator, wrapped, optimiser, objective, config, matmul_rate(precision.compute))
+        plan = list(_order(len(lessons.examples), config, job.seed))
+        measured = _when(len(plan), config.validations) if unseen.examples else set()
+        progress = state.resume()
+        with streaming(model, longest_sequence(lessons.branchings + unseen.branchings)):
+            if measured and not progress.step:
+                job.report(0, len(plan), step.measure(unseen))
+            for number, batch in enumerate(plan[progress.step :], progress.step + 1):
+                rate = config.learning_rate * _schedule(number, len(plan), config.warmup)
+                metrics = step.take(lessons, batch, rate)
+                progress.step, progress.tokens = number, progress.tokens + int(metrics["tokens"])
+                if number in measured:
+                    metrics |= step.measure(unseen)
+                    if config.select == "best":
+                        state.offer(progress, metrics["validation_loss"])
+                job.report(number, len(plan), metrics)
+                state.save(progress)
+        state.finish(progress)
         return Checkpoint(
-            path=job.output, steps=len(plan), tokens=tokens, preflight={**found, "dropped_examples": dropped}
+            path=job.output,
+            steps=progress.best_step or len(plan),
+            tokens=progress.tokens,
+            preflight={**found, "dropped_examples": dropped},
         )
 
 
 def _encode(
-    objective: Objective, tokenizer: ChatTokenizer, job: Job, config: TrainConfig
-) -> tuple[list[Example], list[Branching], int]:
-    kept: list[tuple[Example, Branching]] = []
-    for example in job.examples:
+    objective: Objective, tokenizer: ChatTokenizer, job: Job, examples: Sequence[Example], limit: int
+) -> tuple[Lessons, int]:
+    """Examples of at most `limit` tokens, and how many were longer."""
+    lessons = Lessons([], [])
+    for example in examples:
         branching = objective.branching(tokenizer, example, sampled=job.sampled_ids)
-        if branching.tokens <= config.max_tokens:
-            kept.append((example, branching))
-    if not kept:
-        raise WorkError(f"no example of at most {config.max_tokens} tokens: nothing to train on")
-    examples, branchings = zip(*kept, strict=True)
-    return list(examples), list(branchings), len(job.examples) - len(kept)
+        if branching.tokens <= limit:
+            lessons.examples.append(example)
+            lessons.branchings.append(branching)
+    return lessons, len(examples) - len(lessons.examples)
 
 
 def _order(count: int, config: TrainConfig, seed: int) -> Iterator[list[int]]:
@@ -178,6 +206,11 @@ def _order(count: int, config: TrainConfig, seed: int) -> Iterator[list[int]]:
             yield numbers[start : start + config.batch_size]
 
 
+def _when(steps: int, times: int) -> set[int]:
+    """Steps behind which validation is measured: evenly spaced, the last one among them."""
+    return {math.ceil(steps * i / times) for i in range(1, times + 1)}
+
+
 def _schedule(step: int, steps: int, warmup: float) -> float:
     """Linear warm-up, then a cosine to a tenth of the peak. Steps count from 1."""
     rise = max(1, round(warmup * steps))
@@ -187,49 +220,75 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _step(
-    accelerator: Accelerator,
-    policy: Policy,
-    optimiser: Any,
-    objective: Objective,
-    batch: Sequence[int],
-    examples: Sequence[Example],
-    branchings: Sequence[Branching],
-    config: TrainConfig,
-) -> dict[str, float]:
-    began = time.perf_counter()
-    targets = [sum(map(len, branchings[i].continuations)) for i in batch]
-    weight = objective.weight([examples[i] for i in batch], targets)
-    own = batch[accelerator.process_index :: accelerator.num_processes]
-    micro = batches_by_tokens([branchings[i] for i in own], config.micro_batch_tokens)
-    totals: dict[str, float] = {"loss": 0.0}
-    tokens = 0
-    for numbers in micro:
-        chosen = [own[n] for n in numbers]
-        stream = Stream.pack([branchings[i] for i in chosen], accelerator.device)
-        loss, metrics = objective.loss(policy, stream, [examples[i] for i in chosen])
-        # Data-parallel wrappers average gradients over processes; the mean here is over the whole step.
-        accelerator.backward(loss * (accelerator.num_processes / weight))
-        tokens += stream.input_ids.shape[1]
-        for name, value in {"loss": float(loss.detach()), **metrics}.items():
-            totals[name] = totals.get(name, 0.0) + value
-    norm = float(accelerator.clip_grad_norm_(policy.parameters(), config.max_grad_norm))  # type: ignore[attr-defined]
-    if not math.isfinite(norm):
-        raise WorkError("the gradient is not finite: lower the learning rate, or look at the examples' log-probs")
-    optimiser.step()
-    optimiser.zero_grad()
-    seconds = time.perf_counter() - began
-    return {
-        **{name: value / weight for name, value in totals.items()},
-        "grad_norm": norm,
-        "tokens": tokens,
-        "tokens_per_second": tokens / seconds,
-        "resident_bytes": psutil.Process().memory_info().rss,
-    }
+@dataclass(frozen=True)
+class _Step:
+    """One optimiser step, or one measurement without."""
 
+    accelerator: Accelerator
+    policy: Policy
+    optimiser: Any
+    objective: Objective
+    config: TrainConfig
+    peak: float
+    """FLOPs a second that this device reaches at most."""
 
-def _save(model: Any, tokenizer: ChatTokenizer, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    with quiet_transformers():
-        model.save_pretrained(output)
-    tokenizer.raw.save_pretrained(output)
+    def take(self, lessons: Lessons, batch: Sequence[int], rate: float) -> dict[str, float]:
+        """Learn from a batch; metrics are means of the objective's own, over the whole batch and all processes."""
+        began = time.perf_counter()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        totals, weight = self._pass(lessons, batch, learn=True)
+        norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm))  # type: ignore[attr-defined]
+        if not math.isfinite(norm):
+            raise WorkError("the gradient is not finite: lower the learning rate, or look at the examples' log-probs")
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        tokens, flops = totals.pop("tokens"), totals.pop("flops")
+        seconds = time.perf_counter() - began
+        return {
+            **{name: value / weight for name, value in totals.items()},
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
+            "model_flop_utilisation": flops / seconds / (self.peak * self.accelerator.num_processes),
+            "resident_bytes": resident_bytes(),
+        }
+
+    @torch.no_grad()
+    def measure(self, lessons: Lessons) -> dict[str, float]:
+        """The objective's metrics on examples that are not learnt from."""
+        totals, weight = self._pass(lessons, range(len(lessons.examples)), learn=False)
+        return {f"validation_{k}": v / weight for k, v in totals.items() if k not in ("tokens", "flops")}
+
+    def _pass(self, lessons: Lessons, batch: Sequence[int], *, learn: bool) -> tuple[dict[str, float], int]:
+        """Summed metrics and what a mean of them divides by."""
+        targets = [sum(map(len, lessons.branchings[i].continuations)) for i in batch]
+        weight = self.objective.weight([lessons.examples[i] for i in batch], targets)
+        accelerator, totals = self.accelerator, Counter[str]()
+        micro = self._micro_batches(lessons, batch)
+        for number, (numbers, counts) in enumerate(micro, 1):
+            examples = [lessons.examples[i] for i in numbers]
+            stream = Stream.pack([lessons.branchings[i] for i in numbers], accelerator.device)
+            with nullcontext() if number == len(micro) else accelerator.no_sync(self.policy):
+                loss, metrics = self.objective.loss(self.policy, stream, examples)
+                if learn:
+                    # Data-parallel wrappers average gradients over processes; the mean here is over the whole batch.
+                    accelerator.backward(loss * (counts * accelerator.num_processes / weight))
+            if counts:
+                flops = training_flops(accelerator.unwrap_model(self.policy).model, stream)
+                totals.update(metrics | {"loss": float(loss.detach()), "tokens": stream.tokens, "flops": flops})
+        names = sorted(totals)
+        values = torch.tensor([totals[name] for name in names], dtype=torch.float64, device=accelerator.device)
+        return dict(zip(names, accelerator.reduce(values, "sum").tolist(), strict=True)), weight
+
+    def _micro_batches(self, lessons: Lessons, batch: Sequence[int]) -> list[tuple[list[int], int]]:
+        """This process's share in pieces, each with 1, or 0 where it only keeps step with a process that has more."""
+        limit, processes = self.config.micro_batch_tokens, self.accelerator.num_processes
+        shares = []
+        for process in range(processes):
+            own = batch[process::processes]
+            pieces = batches_by_tokens([lessons.branchings[i] for i in own], limit)
+            shares.append([[own[n] for n in piece] for piece in pieces])
+        micro = [(piece, 1) for piece in shares[self.accelerator.process_index]]
+        return micro + [([batch[0]], 0)] * (max(map(len, shares)) - len(micro))

@@ -57,6 +57,11 @@ class Layout:
         self.segments = segments
         self.pieces = tuple(_pieces(segments, device))
 
+    @property
+    def visible_keys(self) -> int:
+        """Keys that all queries together see."""
+        return sum(q * k - q * (q - 1) // 2 for q, k in (visible.shape for *_, visible in self.pieces))
+
 
 Piece = tuple[slice, tuple[slice, ...], Visible]
 """Queries' place in the stream, keys' places, and which are seen."""

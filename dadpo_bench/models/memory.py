@@ -8,6 +8,7 @@ import resource
 import sys
 from functools import cache
 
+import psutil
 import torch
 
 
@@ -27,6 +28,13 @@ def release_memory() -> None:
         library.malloc_trim(0)  # glibc itself gives back the top of its heap alone
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+
+
+def resident_bytes() -> int:
+    """Memory in use now: the accelerator's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes() -> int:

@@ -107,6 +107,11 @@ class Stream:
         )
 
     @property
+    def tokens(self) -> int:
+        """Unique tokens, i.e. those the model computes."""
+        return self.input_ids.shape[1]
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest prompt with one of its continuations."""
         return int(self.position_ids.max()) + 1

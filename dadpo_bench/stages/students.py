@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,31 +79,33 @@ def train(
     examples: Sequence[Example],
     seed: int,
     *,
+    validation: Sequence[Example] = (),
     sampled: bool,
     before: Callable[[], None] = lambda: None,
 ) -> LocalModel:
     """A contestant's checkpoint of one seed. `settings` are the validated ones, `method` among them.
 
-    `before` is called where there is something to train.
+    `before` is called where there is something to train. A training that was killed goes on from its last saving.
     """
     method_name = settings["method"]
     entry = registry.methods[method_name]
     fixed = {k: v for k, v in settings.items() if k != "method"}
     live_teacher = teacher if "teacher_logits" in entry.signals else None
+    chosen_on = validation if settings.get("select") == "best" else ()
     key = content_key(
         "train",
         essence(settings),
         start.key,
         start.chat_template,
         live_teacher.key if live_teacher else None,
-        [[e.prompt.key, e.chosen, e.rejected, dict(e.signals)] for e in examples],
+        [[e.prompt.key, e.chosen, e.rejected, dict(e.signals)] for e in (*examples, *chosen_on)],
         sampled,
         seed,
         str(training()),
         TRAINER_VERSION,
     )
     label = f"train {name}, seed {seed}"
-    metrics: list[dict[str, Any]] = []
+    output = bench.store.artefacts / f"{name}-seed{seed}-{key[:8]}"
 
     def make(scratch: Path) -> JsonObject:
         before()
@@ -111,7 +113,9 @@ def train(
         with bench.reporter.bar(label, 1, "steps") as bar:
 
             def report(step: int, steps: int, values: JsonObject) -> None:
-                metrics.append({"derivation_key": key, "step": step, "values": dict(values)})
+                row = {"derivation_key": key, "step": step, "values": dict(values)}
+                with bench.store.write() as session:
+                    insert_missing(session, schema.Metric, [row])
                 bar.reach(step, steps, f"loss {values['loss']:.4f}" if "loss" in values else "")
 
             checkpoint = method.train(
@@ -124,16 +128,17 @@ def train(
                     teacher=live_teacher.directory if live_teacher else None,
                     sampled_ids=sampled,
                     chat_template=start.chat_template,
+                    validation=validation,
+                    state=_state(output),
                     report=report,
                     say=lambda line: bench.reporter.say(f"    {line}"),
                 )
             )
-        with bench.store.write() as session:
-            insert_missing(session, schema.Metric, metrics)
         return checkpoint.model_dump(mode="json", exclude={"path"})
 
-    output = bench.store.artefacts / f"{name}-seed{seed}-{key[:8]}"
-    return _derive(bench, key, "train", name, start.directory, output, dict(settings), start.chat_template, make)
+    model = _derive(bench, key, "train", name, start.directory, output, dict(settings), start.chat_template, make)
+    _drop_state(output)
+    return model
 
 
 def _derive(
@@ -193,6 +198,29 @@ def _scratch(output: Path) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _state(output: Path) -> Path:
+    """A folder for the state of the training behind `output`, taken over from a process that was killed."""
+    folder = _own_state(output)
+    folder.parent.mkdir(exist_ok=True)
+    for left in folder.parent.glob(f"{output.name}.*"):
+        if not psutil.pid_exists(int(left.suffix[1:])):
+            with suppress(OSError):  # another process was quicker
+                left.rename(folder)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _own_state(output: Path) -> Path:
+    return output.parent / "unfinished" / f"{output.name}.{os.getpid()}"
+
+
+def _drop_state(output: Path) -> None:
+    folder = _own_state(output)
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # others are unfinished, or there is none
+        folder.parent.rmdir()
 
 
 def _check_space(folder: Path, parameters: int) -> None:

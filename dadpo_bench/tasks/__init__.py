@@ -54,15 +54,20 @@ class Task(Value):
         return content_key("task", self.name, self.split, [p.key for p in self.prompts])
 
 
-def load_task(name: str, split: str, limit: int | None = None, domain: str | None = None) -> Task:
+def load_task(
+    name: str, split: str, limit: int | None = None, domain: str | None = None, behind: int | None = 0
+) -> Task:
     """A registered task's split, or a JSONL file of prompts (any split), cut to `limit`.
+
+    A file has no splits of its own: `behind` is how many of its first prompts another one takes, None for all.
 
     `domain` is `in` or `out`; left out, a registered task's own, and `out` for a file.
 
     Raises `UserError` for unknown names and splits, for malformed lines (by number) and for repeated prompts.
     """
     if name.endswith(".jsonl") or "/" in name:
-        prompts, label, own = read_prompts(Path(name).expanduser()), Path(name).stem, "out"
+        everything = read_prompts(Path(name).expanduser())
+        prompts, label, own = everything[len(everything) if behind is None else behind :], Path(name).stem, "out"
     else:
         entry = registry.tasks[name]
         if split not in entry.splits:
