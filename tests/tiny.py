@@ -27,11 +27,13 @@ def build_tiny_model(
     seed: int = 0,
     architecture: str = "Llama",
     chat_template: str | None = CHATML,
+    **settings: int,
 ) -> Path:
-    """Write a random Llama (or Qwen2) of `hidden` width and `layers` layers with a byte-level ChatML tokenizer.
+    """Write a random model (`transformers`' class of that `architecture`) with a byte-level ChatML tokenizer.
 
-    Weights are wide enough (standard deviation 0.2) that log-probs differ from token to token. The same
-    arguments give the same files. Returns `directory`, which plain `from_pretrained` loads.
+    Weights are wide enough (standard deviation 0.2) that log-probs differ from token to token. `settings` are
+    further fields of the config. The same arguments give the same files. Returns `directory`, which plain
+    `from_pretrained` loads.
     """
     import torch
     import transformers
@@ -45,13 +47,12 @@ def build_tiny_model(
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=context,
         initializer_range=0.2,
         bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, **settings},
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
