@@ -39,12 +39,17 @@ class Teacher(Part):
 
 
 class Prune(Part):
-    """Structured pruning of the teacher's MLP width."""
+    """Structured pruning of the teacher's MLP width, and of its key-value groups."""
 
     ratio: float = Field(gt=0, lt=0.9, description="Share of all parameters to remove; met within 0.5 points.")
-    importance: Literal["taylor", "magnitude"] = Field("taylor", description="How a neuron's worth is measured.")
+    importance: Literal["taylor", "magnitude"] = Field(
+        "taylor", description="How a neuron's or group's worth is measured."
+    )
     examples: int = Field(32, ge=1, description="Training prompts on which Taylor importance is measured.")
     seed: int = Field(0, description="Chooses those prompts.")
+    groups: int = Field(
+        0, ge=0, description="Key-value heads, with their query heads, each layer loses; the MLP makes up the ratio."
+    )
 
 
 class Student(Part):

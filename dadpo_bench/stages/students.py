@@ -62,6 +62,7 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
                 importance=settings.importance,
                 prompts=calibration,
                 seed=settings.seed,
+                groups=settings.groups,
             )
             bar.advance()
         return record

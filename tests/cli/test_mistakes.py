@@ -78,6 +78,7 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadpo", "--set", "seed=99999999999999999999999"], "seed"),
         (["run", "dadpo", "--store", "sqlite+pysqlite:///x.sqlite3"], "sqlite:///PATH"),
         (["run", "dadpo", "--set", "student.prune.ratio=2"], "student.prune.ratio"),
+        (["run", "dadpo", "--set", "student.prune.groups=-1"], "student.prune.groups"),
         (["run"], "METHOD"),
         (["list"], "tasks, methods, judges, recipes"),
         (["db"], "name a command"),

@@ -104,7 +104,7 @@ def test_a_new_setting_at_its_default_leaves_keys_as_they_were() -> None:
     ("config", "defaults", "version"),
     [
         (Sampling, {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 64, "batch_size": 24}, "SAMPLER_VERSION"),
-        (Prune, {"importance": "taylor", "examples": 32, "seed": 0}, "PROTOCOL_VERSION"),
+        (Prune, {"importance": "taylor", "examples": 32, "seed": 0, "groups": 0}, "PROTOCOL_VERSION"),
         (
             Evaluation,
             {"sampling": Sampling(temperature=0), "canary_prompts": 16, "kl_prompts": 16},
