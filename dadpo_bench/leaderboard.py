@@ -103,7 +103,8 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tas
     settings = protocol.settings
     student = settings["student"].get("model") or settings["teacher"]["model"]
     if pruning := settings["student"].get("prune"):
-        student += f", pruned by {100 * pruning['ratio']:.0f} % ({pruning['importance']})"
+        groups = f", key-value groups a layer: −{pruning['groups']}" if pruning.get("groups") else ""
+        student += f", pruned by {100 * pruning['ratio']:.0f} % ({pruning['importance']}{groups})"
     counts = []
     for task in sorted(tasks, key=lambda t: (t.domain, t.name)):
         number_of = session.scalar(
