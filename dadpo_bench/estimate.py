@@ -60,6 +60,7 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
     known = recipe.teacher.model == NAME and device().type == "cpu"
     rates = _CPU[str(compute_dtype())] if known else None
     seeds, train = len(plan.seeds), [p for task in plan.learning.values() for p in task.prompts]
+    learnt = len(plan.train_task.prompts) / len(train)
     asked = sum(map(_prompt_tokens, train))
     taught = int(len(train) * recipe.teacher_sampling.max_new_tokens * _FILLED)
     own = int(len(train) * recipe.student_sampling.max_new_tokens * _FILLED)
@@ -72,7 +73,9 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
         length = pairs if name in paired else asked + taught
         # A resident teacher's forward pass costs about a third of the student's step.
         factor = 1.35 if "teacher_logits" in entries[name].signals else 1.0
-        return int(length * settings.get("epochs", 1) * factor * seeds)
+        # Validation is a forward pass, a third of a step, each time it is measured.
+        passes = learnt * settings.get("epochs", 1) + (1 - learnt) * (1 + settings.get("validations", 0)) / 3
+        return int(length * passes * factor * seeds)
 
     held_out = sum(_replies(task.prompts, recipe.evaluation.sampling.max_new_tokens) for task in plan.tasks)
     entrants = 2 + len(plan.trained) * seeds

@@ -244,8 +244,6 @@ class Job:
     """Measured while training, never learnt from."""
     state: Path | None = None
     """Folder for what an interrupted training goes on from; it may hold that of an earlier try."""
-    save_seconds: float = 300.0
-    """Seconds between two savings of the state, more where saving takes long; changes no result."""
     report: Callable[[int, int, JsonObject], None] = field(default=lambda step, steps, metrics: None)
     """Told (step, steps, metrics) after every optimiser step, and of step 0 where something is measured before."""
     say: Callable[[str], None] = field(default=lambda line: None)

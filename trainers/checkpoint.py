@@ -15,8 +15,11 @@ from accelerate import Accelerator
 from dadpo_bench.models import ChatTokenizer, quiet_transformers
 from dadpo_bench.types import Job
 
-SHARE = 0.05
-"""Of a training's time that saving its state may take."""
+SAVE_SECONDS = 300.0
+"""Seconds between two savings of a training's state."""
+
+SAVE_SHARE = 0.05
+"""Of a training's time that saving may take: where it takes long, it is done less often."""
 
 
 @dataclass
@@ -52,7 +55,7 @@ class TrainingState:
 
     def save(self, progress: Progress) -> None:
         """Save if it is time to; what does not fit on the disk is told once and left out."""
-        if self._folder is None or time.monotonic() - self._saved < max(self._job.save_seconds, self._took / SHARE):
+        if self._folder is None or time.monotonic() - self._saved < max(SAVE_SECONDS, self._took / SAVE_SHARE):
             return
         began, scratch = time.monotonic(), self._folder / "partial"
         try:

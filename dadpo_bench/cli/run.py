@@ -49,6 +49,10 @@ def run(
     until: Annotated[str, typer.Option(metavar="STAGE", help=f"Stop behind this stage: {', '.join(Stage)}.")] = "score",
     store: StoreOption = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
+    log_with: Annotated[
+        str | None,
+        typer.Option(metavar="TRACKER", help="Tell every training step to tensorboard, wandb, … too."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,6 +68,7 @@ def run(
     from dadpo_bench.registry import unknown
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
+    from dadpo_bench.tracking import check_tracker
 
     if until not in Stage.__members__.values():
         raise typer.BadParameter(unknown("stage", until, [str(s) for s in Stage]))
@@ -78,6 +83,8 @@ def run(
             show_estimate(console, plan, costs)
         return
     judge_of(plan)  # a missing key is told before anything is made
+    if log_with is not None:
+        check_tracker(log_with)
     opened = open_store(store)
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
     arguments = {
@@ -88,7 +95,7 @@ def run(
         "judge": chosen.judge,
     }
     with reporter.running():
-        run_stages(Bench(opened, LocalEngine(), reporter), plan, arguments, Stage(until))
+        run_stages(Bench(opened, LocalEngine(), reporter, log_with), plan, arguments, Stage(until))
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
     again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
     again += ["--judge", shlex.quote(judge)] if judge else []

@@ -17,6 +17,8 @@ class Bench:
     store: Store
     engine: Engine
     reporter: Reporter
+    tracker: str | None = None
+    """Where else the steps of a training are told, by accelerate's name of it."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dadpo_bench.models.pruning import prune
 from dadpo_bench.recipe import Recipe, essence
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, schema
+from dadpo_bench.tracking import tracked
 from dadpo_bench.types import Example, Job, JsonObject, Method, Prompt, content_key
 
 PRUNER_VERSION = 1
@@ -111,12 +112,17 @@ def train(
     def make(scratch: Path) -> JsonObject:
         before()
         method: Method = registry.methods.load(method_name)
-        with bench.reporter.bar(label, 1, "steps") as bar:
+        trackers = bench.store.artefacts / "trackers"
+        with (
+            bench.reporter.bar(label, 1, "steps") as bar,
+            tracked(bench.tracker, f"{name}-seed{seed}", key, settings, trackers) as track,
+        ):
 
             def report(step: int, steps: int, values: JsonObject) -> None:
                 row = {"derivation_key": key, "step": step, "values": dict(values)}
                 with bench.store.write() as session:
                     insert_missing(session, schema.Metric, [row])
+                track(step, values)
                 bar.reach(step, steps, f"loss {values['loss']:.4f}" if "loss" in values else "")
 
             checkpoint = method.train(

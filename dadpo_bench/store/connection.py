@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.places import REFERENCE_STORE
@@ -149,6 +150,17 @@ def _application_id(path: Path) -> int:
         return int(connection.execute("PRAGMA application_id").fetchone()[0])
 
 
+@retry(
+    retry=retry_if_exception_message(match="database is locked"),
+    wait=wait_random(0.01, 0.1),
+    stop=stop_after_delay(_BUSY_SECONDS),
+    reraise=True,
+)
+def _use_wal(raw: sqlite3.Connection) -> None:
+    """Beside another process that makes the same store, SQLite refuses this at once, whatever the time-out."""
+    raw.execute("PRAGMA journal_mode=WAL")
+
+
 def _sqlite_engine(path: Path, *, published: bool) -> Engine:
     # A WAL file opened read-only leaves -wal and -shm files behind: published stores are DELETE-mode, immutable.
     uri = path.resolve().as_uri() + ("?immutable=1" if published else "")
@@ -162,7 +174,7 @@ def _sqlite_engine(path: Path, *, published: bool) -> Engine:
     def _(raw: Any, _record: Any) -> None:
         raw.execute("PRAGMA foreign_keys=ON")
         if not published:
-            raw.execute("PRAGMA journal_mode=WAL")
+            _use_wal(raw)
             raw.execute("PRAGMA synchronous=NORMAL")
 
     @event.listens_for(engine, "begin")

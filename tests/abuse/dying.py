@@ -6,6 +6,7 @@ than a run of a tiny model.
 """
 
 import importlib
+import math
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from sqlalchemy.pool import Pool
 
 from dadpo_bench.cli import main
 from dadpo_bench.progress import Reporter
+from trainers import checkpoint
 
 HEAVY = ("dadpo_bench.pipeline", "dadpo_bench.cli.result", "trainers.dadpo", "trainers.sft", "judges.likelihood")
 
@@ -52,6 +54,7 @@ def run_and_die(in_stage: str, table: str) -> None:
 
 
 if __name__ == "__main__":
+    checkpoint.SAVE_SECONDS, checkpoint.SAVE_SHARE = 0, math.inf  # a training's state behind every step
     for module in (*HEAVY, "transformers.models.llama.modeling_llama"):
         importlib.import_module(module)
     for line in sys.stdin:

@@ -20,10 +20,13 @@ KILLS = (
     (Stage.models, "-"),
     (Stage.teacher_responses, "responses"),
     (Stage.dsft, "-"),
+    (Stage.dsft, "metrics"),
     (Stage.dsft, "models"),  # the checkpoint is in its place, but nobody has noted how it was made
     (Stage.student_responses, "responses"),
     (Stage.signals, "signals"),
-    (Stage.train, "metrics"),  # trained, but the checkpoint is not in its place
+    (Stage.train, "metrics"),  # in the middle of a training, three times over
+    (Stage.train, "metrics"),
+    (Stage.train, "metrics"),
     (Stage.responses, "-"),
     (Stage.responses, "divergences"),
     (Stage.judge, "ratings"),
@@ -101,6 +104,8 @@ def test_a_run_killed_in_every_stage_ends_as_an_uninterrupted_one(
     assert before <= made(broken)
     assert results(broken) == results(whole)
     assert not list((folder / "broken").glob(".*.partial"))
+    assert not (folder / "broken" / "unfinished").exists()
+    assert rows(broken, "metrics", "derivation_key, step") == rows(whole, "metrics", "derivation_key, step")
     boards = [(folder / f"{name}.md").read_text().replace(name, "") for name in ("whole", "broken")]
     assert boards[0] == boards[1]
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -154,6 +155,14 @@ def test_a_fresh_store_has_the_tables_of_the_schema(tmp_path: Path) -> None:
     with store.engine.connect() as raw:
         differences = compare_metadata(MigrationContext.configure(raw), schema.Base.metadata)
     assert differences == []
+
+
+def test_a_store_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")  # in a store that is not in WAL mode yet, SQLite refuses the switch at once
+        Timer(0.2, other.execute, ("ROLLBACK",)).start()
+        open_store(str(path)).close()
 
 
 def test_the_same_store_gives_the_same_bytes(filled: Store) -> None:

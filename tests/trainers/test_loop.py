@@ -1,5 +1,8 @@
 """The loop: deterministic, indifferent to how a step is cut into micro-batches, one order for all methods."""
 
+import itertools
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.models import Precision, chat_tokenizer, load_model, precision, sequence_log_probs
 from dadpo_bench.types import Example, Finish, Job, Pair, Prompt, Reply
 from tests.tiny import build_tiny_model
+from trainers import checkpoint
 
 FP32 = Precision(torch.float32, torch.float32)
 TEXTS = [
@@ -63,17 +67,47 @@ def examples(tiny: Path, teacher: Path) -> list[Example]:
     ]
 
 
-def train(method: str, start: Path, output: Path, examples: list[Example], **settings: Any) -> list[dict[str, Any]]:
+TIMES = ("tokens_per_second", "model_flop_utilisation", "resident_bytes")
+"""Metrics that tell of the machine, not of the training."""
+
+
+class Stopped(Exception):
+    """What a test interrupts a training by."""
+
+
+def train(
+    method: str,
+    start: Path,
+    output: Path,
+    examples: list[Example],
+    *,
+    teacher: Path | None = None,
+    validation: list[Example] | None = None,
+    state: Path | None = None,
+    stop: int | None = None,
+    said: list[str] | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """The metrics of every step, that of step 0 first where something is measured before; `stop` raises at a step."""
     steps: list[dict[str, Any]] = []
+
+    def report(step: int, _: int, metrics: Any) -> None:
+        if step == stop:
+            raise Stopped
+        steps.append(dict(metrics))
+
     job = Job(
         start=start,
         output=output,
         examples=examples,
         settings={"learning_rate": 1e-3, "batch_size": 2, **settings},
         seed=3,
-        teacher=start,
+        teacher=teacher or start,
         sampled_ids=False,
-        report=lambda step, steps_, metrics: steps.append(dict(metrics)),
+        validation=validation or (),
+        state=state,
+        report=report,
+        say=(said if said is not None else []).append,
     )
     registry.methods.load(method).train(job)
     return steps
@@ -97,12 +131,13 @@ def test_the_same_job_gives_the_same_weights_bit_for_bit(
     assert [s["loss"] for s in first] == [s["loss"] for s in second]
 
 
-@pytest.mark.parametrize("method", ["sft", "dadpo"])
+@pytest.mark.parametrize("method", ["sft", "kd", "dpo", "dadpo"])
 def test_micro_batches_change_memory_and_nothing_else(
-    method: str, tiny: Path, examples: list[Example], tmp_path: Path
+    method: str, tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
 ) -> None:
-    whole = train(method, tiny, tmp_path / "whole", examples, batch_size=5, micro_batch_tokens=4096)
-    parts = train(method, tiny, tmp_path / "parts", examples, batch_size=5, micro_batch_tokens=1)
+    given: dict[str, Any] = {"teacher": teacher, "batch_size": 5}
+    whole = train(method, tiny, tmp_path / "whole", examples, micro_batch_tokens=4096, **given)
+    parts = train(method, tiny, tmp_path / "parts", examples, micro_batch_tokens=1, **given)
     assert [s["loss"] for s in parts] == pytest.approx([s["loss"] for s in whole], rel=1e-5)
     assert [s["grad_norm"] for s in parts] == pytest.approx([s["grad_norm"] for s in whole], rel=1e-4)
     # Adam's first step is ± the learning rate, so only its sign can show a difference.
@@ -148,7 +183,102 @@ def test_training_prefers_the_chosen_response(tiny: Path, examples: list[Example
 def test_metrics_of_a_step_are_reported(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
     (first, *_) = train("dadpo", tiny, tmp_path / "x", examples)
     expected = "loss chosen_log_prob rejected_log_prob chosen_reward rejected_reward margin accuracy grad_norm"
-    assert set(expected.split()) | {"learning_rate", "tokens", "tokens_per_second", "resident_bytes"} <= set(first)
+    speed = "learning_rate tokens tokens_per_second model_flop_utilisation resident_bytes"
+    assert {*expected.split(), *speed.split()} == set(first)
+    assert 0 < first["model_flop_utilisation"] < 1
+
+
+@pytest.mark.parametrize("settings", [{"select": "last"}, {"select": "best", "learning_rate": 0.05}])
+def test_a_training_interrupted_at_every_step_gives_the_weights_of_an_uninterrupted_one(
+    settings: dict[str, Any],
+    tiny: Path,
+    examples: list[Example],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "SAVE_SHARE", float("inf"))
+    given: dict[str, Any] = {"validation": examples[:2], "epochs": 2, "validations": 6, **settings}
+    whole = train("dadpo", tiny, tmp_path / "whole", examples[2:], **given)
+    said: list[str] = []
+    for step in itertools.count(1):
+        (tmp_path / "parts").mkdir()
+        try:
+            rest = train(
+                "dadpo", tiny, tmp_path / "parts", examples[2:], state=tmp_path / "x", stop=step, said=said, **given
+            )
+            break
+        except Stopped:
+            shutil.rmtree(tmp_path / "parts")  # as the bench does with what a killed run left
+    assert step == 5
+    assert [line for line in said if "goes on" in line] == [f"goes on behind step {s}" for s in (1, 2, 3)]
+    assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0
+    ours, theirs = ({k: v for k, v in m.items() if k not in TIMES} for m in (*rest, whole[-1]))
+    assert ours == theirs
+
+
+def test_a_half_written_state_is_never_gone_on_from(
+    tiny: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0)
+    (tmp_path / "state" / "partial").mkdir(parents=True)
+    (tmp_path / "state" / "partial" / "model.safetensors").write_text("half")
+    said: list[str] = []
+    train("sft", tiny, tmp_path / "a", examples, state=tmp_path / "state", said=said)
+    train("sft", tiny, tmp_path / "b", examples)
+    assert not [line for line in said if "goes on" in line or "cannot save" in line]
+    assert largest_difference(tmp_path / "a", tmp_path / "b") == 0
+
+
+def test_a_state_that_finds_no_room_is_told_once_and_training_goes_on(
+    tiny: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0)
+    (tmp_path / "state").write_text("a file where the folder should be")
+    said: list[str] = []
+    steps = train("sft", tiny, tmp_path / "a", examples, state=tmp_path / "state", said=said)
+    assert len(steps) == 3
+    assert len([line for line in said if "cannot save the training's state" in line]) == 1
+
+
+def test_validation_is_measured_before_the_first_update_and_at_intervals(
+    tiny: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    steps = train("dadpo", tiny, tmp_path / "x", examples[1:], validation=examples[:1], epochs=2, validations=2)
+    measured = [i for i, step in enumerate(steps) if "validation_loss" in step]
+    assert measured == [0, 2, 4]
+    # Before the first update the policy is its reference: the loss is −log σ(β_te·(Δ_policy − Δ_teacher)).
+    reference, teacher = examples[0].signals["reference"], examples[0].signals["teacher"]
+    margin = 0.1 * ((reference.chosen - reference.rejected) - (teacher.chosen - teacher.rejected))
+    assert steps[0]["validation_loss"] == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-4)
+    assert steps[0]["validation_accuracy"] == float(margin > 0)
+
+
+def test_validation_examples_are_never_learnt_from(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
+    train("sft", tiny, tmp_path / "with", examples[1:], validation=examples[:1])
+    train("sft", tiny, tmp_path / "without", examples[1:])
+    assert largest_difference(tmp_path / "with", tmp_path / "without") == 0
+
+
+def test_the_best_weights_are_those_of_the_lowest_validation_loss(
+    tiny: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    # At this learning rate the tiny model is soon worse on an example it does not see.
+    given: dict[str, Any] = {"validation": examples[:1], "epochs": 8, "validations": 8, "learning_rate": 0.03}
+    steps = train("sft", tiny, tmp_path / "best", examples[1:3], select="best", **given)
+    losses = [step["validation_loss"] for step in steps[1:]]
+    lowest = losses.index(min(losses)) + 1
+    assert lowest < 8
+    branching = chat_tokenizer(str(tiny)).branching(examples[0].prompt, [examples[0].chosen], sampled=False)
+    ((score,),) = sequence_log_probs(load_model(tmp_path / "best", FP32), [branching], FP32)
+    assert -score.total / score.tokens == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_best_weights_without_validation_examples_are_refused(
+    tiny: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="select: best is chosen on validation examples"):
+        train("sft", tiny, tmp_path / "x", examples, select="best")
 
 
 def test_over_long_examples_are_dropped_and_counted(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
