@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast_object_list
 
+from dadpo_bench.errors import WorkError
 from dadpo_bench.models import ChatTokenizer, quiet_transformers
 from dadpo_bench.types import Job
 
@@ -55,13 +57,17 @@ class TrainingState:
 
     def save(self, progress: Progress) -> None:
         """Save if it is time to; what does not fit on the disk is told once and left out."""
-        if self._folder is None or time.monotonic() - self._saved < max(SAVE_SECONDS, self._took / SAVE_SHARE):
+        if not self._due():
             return
-        began, scratch = time.monotonic(), self._folder / "partial"
+        assert self._folder is not None
+        began, scratch, accelerator = time.monotonic(), self._folder / "partial", self._accelerator
         try:
-            shutil.rmtree(scratch, ignore_errors=True)
-            self._accelerator.save_state(str(scratch))
-            if self._accelerator.is_main_process:
+            if accelerator.is_main_process:
+                shutil.rmtree(scratch, ignore_errors=True)
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(scratch))
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
                 (scratch / "progress.json").write_text(json.dumps(asdict(progress)))
                 if progress.best_step is not None:
                     shutil.copytree(self._job.output, scratch / "best")
@@ -70,10 +76,18 @@ class TrainingState:
                 for step in earlier:
                     shutil.rmtree(self._at(step))
         except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+            if accelerator.num_processes > 1:  # the others may have got further
+                raise WorkError(f"cannot save the training's state: {error}") from error
             shutil.rmtree(scratch, ignore_errors=True)
             self._job.say(f"cannot save the training's state ({error}): an interruption would begin it anew")
             self._folder = None
         self._saved, self._took = time.monotonic(), time.monotonic() - began
+
+    def _due(self) -> bool:
+        """Whether to save now: the main process's clock decides for all."""
+        passed = time.monotonic() - self._saved
+        due = [self._folder is not None and passed >= max(SAVE_SECONDS, self._took / SAVE_SHARE)]
+        return bool(broadcast_object_list(due)[0])
 
     def offer(self, progress: Progress, loss: float) -> None:
         """Keep the present weights where their validation loss is the lowest so far."""
@@ -87,8 +101,7 @@ class TrainingState:
             self._finished()
 
     def _finished(self) -> None:
-        if self._accelerator.is_main_process:
-            self._write(self._job.output)
+        self._write(self._job.output)
 
     def _at(self, step: int) -> Path:
         assert self._folder is not None
@@ -99,9 +112,14 @@ class TrainingState:
         return [int(path.name.removeprefix("step-")) for path in found]
 
 
-def save_model(model: Any, tokenizer: ChatTokenizer, output: Path) -> None:
-    """Write an ordinary Hugging Face directory."""
-    output.mkdir(parents=True, exist_ok=True)
-    with quiet_transformers():
-        model.save_pretrained(output)
-    tokenizer.raw.save_pretrained(output)
+def save_model(accelerator: Accelerator, policy: Any, tokenizer: ChatTokenizer, output: Path) -> None:
+    """Write an ordinary Hugging Face directory; every process takes part where each holds a shard."""
+    weights = None
+    if accelerator.distributed_type is DistributedType.FSDP:
+        weights = {name.removeprefix("model."): value for name, value in accelerator.get_state_dict(policy).items()}
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        with quiet_transformers():
+            accelerator.unwrap_model(policy).model.save_pretrained(output, state_dict=weights)
+        tokenizer.raw.save_pretrained(output)
+    accelerator.wait_for_everyone()

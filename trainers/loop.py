@@ -137,6 +137,7 @@ class LoopMethod:
     def train(self, job: Job) -> Checkpoint:
         """Train from `job.start` and write an ordinary Hugging Face directory to `job.output`."""
         config = self._config.model_validate(dict(job.settings))
+        accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")  # says which device is whose
         torch.manual_seed(job.seed)
         tokenizer = chat_tokenizer(str(job.start), job.chat_template)
         objective = self._objective(config, job)
@@ -151,13 +152,14 @@ class LoopMethod:
         found = preflight(model, tokenizer, *lessons, precision)
         for line in lines(found):
             job.say(line)
-        accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")
+        if accelerator.num_processes > 1:
+            job.say(f"{accelerator.num_processes} processes")
         policy = PolicyModel(model, precision)
         optimiser = torch.optim.AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         wrapped, optimiser = accelerator.prepare(policy, optimiser)
-        state = TrainingState(job, accelerator, lambda out: save_model(model, tokenizer, out))
+        state = TrainingState(job, accelerator, lambda folder: save_model(accelerator, wrapped, tokenizer, folder))
         step = _Step(accelerator, wrapped, optimiser, objective, config, matmul_rate(precision.compute))
         plan = list(_order(len(lessons.examples), config, job.seed))
         measured = _when(len(plan), config.validations) if unseen.examples else set()
@@ -275,9 +277,9 @@ class _Step:
                 if learn:
                     # Data-parallel wrappers average gradients over processes; the mean here is over the whole batch.
                     accelerator.backward(loss * (counts * accelerator.num_processes / weight))
-            if counts:
-                flops = training_flops(accelerator.unwrap_model(self.policy).model, stream)
-                totals.update(metrics | {"loss": float(loss.detach()), "tokens": stream.tokens, "flops": flops})
+            flops = training_flops(accelerator.unwrap_model(self.policy).model, stream)
+            told = metrics | {"loss": float(loss.detach()), "tokens": stream.tokens, "flops": flops}
+            totals.update({name: counts * value for name, value in told.items()})
         names = sorted(totals)
         values = torch.tensor([totals[name] for name in names], dtype=torch.float64, device=accelerator.device)
         return dict(zip(names, accelerator.reduce(values, "sum").tolist(), strict=True)), weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 
 from dadpo_bench.cli.options import STORE, JsonOption, StoreOption
+from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import DEFAULT as DEFAULT_RECIPE
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import Stage
@@ -26,6 +28,8 @@ Examples:
   dadpo-bench run dadpo --set methods.dadpo.beta_teacher=0.2 --dry-run
 
   dadpo-bench run dadpo --judge chat:gpt-4o          (needs OPENAI_API_KEY)
+
+  dadpo-bench run dadpo --launch '--num_processes 8 --config_file fsdp2.yaml'
 
   dadpo-bench run dadpo --recipe my-recipe.yaml --store results/mine.sqlite3
 """
@@ -53,11 +57,17 @@ def run(
         str | None,
         typer.Option(metavar="TRACKER", help="Tell every training step to tensorboard, wandb, … too."),
     ] = None,
+    launch: Annotated[
+        str,
+        typer.Option(metavar="OPTIONS", help="Train under accelerate launch with these, e.g. '--num_processes 8'."),
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
     chosen = load_recipe(recipe, changes or [], judge)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("start dadpo-bench once, as itself; --launch '--num_processes N' is for its trainings")
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
@@ -95,7 +105,7 @@ def run(
         "judge": chosen.judge,
     }
     with reporter.running():
-        run_stages(Bench(opened, LocalEngine(), reporter, log_with), plan, arguments, Stage(until))
+        run_stages(Bench(opened, LocalEngine(shlex.split(launch)), reporter, log_with), plan, arguments, Stage(until))
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
     again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
     again += ["--judge", shlex.quote(judge)] if judge else []

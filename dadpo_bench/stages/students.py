@@ -23,7 +23,7 @@ from dadpo_bench.recipe import Recipe, essence
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.tracking import tracked
-from dadpo_bench.types import Example, Job, JsonObject, Method, Prompt, content_key
+from dadpo_bench.types import Example, Job, JsonObject, Prompt, content_key
 
 PRUNER_VERSION = 1
 """Part of every pruned student's key: raise it when pruning changes weights, and with a default of `Prune`."""
@@ -111,7 +111,6 @@ def train(
 
     def make(scratch: Path) -> JsonObject:
         before()
-        method: Method = registry.methods.load(method_name)
         trackers = bench.store.artefacts / "trackers"
         with (
             bench.reporter.bar(label, 1, "steps") as bar,
@@ -125,7 +124,8 @@ def train(
                 track(step, values)
                 bar.reach(step, steps, f"loss {values['loss']:.4f}" if "loss" in values else "")
 
-            checkpoint = method.train(
+            checkpoint = bench.engine.train(
+                method_name,
                 Job(
                     start=start.directory,
                     output=scratch,
@@ -139,7 +139,7 @@ def train(
                     state=_state(output),
                     report=report,
                     say=lambda line: bench.reporter.say(f"    {line}"),
-                )
+                ),
             )
         return checkpoint.model_dump(mode="json", exclude={"path"})
 
