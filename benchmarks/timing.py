@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 
 def median_seconds(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each contender over `rounds` rounds, behind one that warms up."""
@@ -15,6 +17,8 @@ def median_seconds(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> 
         for name, run in contenders.items():
             began = time.perf_counter()
             run()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()  # it works on behind the call
             if turn:
                 seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
