@@ -1,5 +1,5 @@
 # make run    set up and run the bench on the embedded model        make test   set up and run the tests
-# make check  lint, types and import directions                     make bench  speed of a training step
+# make check  lint, types and import directions                     make bench  time and memory of a step, of scoring
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -34,6 +34,8 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/growth.py
 
 # Maintainers: make the committed reference anew (all methods, three seeds; half an hour on two cores with bf16).
 reference: $(READY)
