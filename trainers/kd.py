@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -22,9 +21,8 @@ from dadpo_bench.models import (
     tokenizer_key,
 )
 from dadpo_bench.types import Example, Job
+from trainers.divergences import Kind, divergence
 from trainers.loop import LoopMethod, Policy, TrainConfig, response_branching
-
-Kind = Literal["forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl"]
 
 
 class KDConfig(TrainConfig):
@@ -35,44 +33,6 @@ class KDConfig(TrainConfig):
     beta: float = Field(0.5, gt=0, lt=1, description="Teacher's share in the mixture of `jsd`.")
     alpha: float = Field(0.1, gt=0, lt=1, description="Share of the first distribution in the `skew` mixtures.")
     nll_weight: float = Field(0.0, ge=0, le=1, description="Share of the NLL in the loss, the divergence has the rest.")
-
-
-def divergence(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    kind: Kind,
-    *,
-    temperature: float = 1.0,
-    beta: float = 0.5,
-    alpha: float = 0.1,
-) -> Tensor:
-    """(T, V) student and teacher logits → (T,) divergence in nats, without a T² factor.
-
-    `forward_kl` KL(teacher‖student); `reverse_kl` KL(student‖teacher); `jsd` β·KL(teacher‖M) +
-    (1−β)·KL(student‖M), M = β·teacher + (1−β)·student (Agarwal et al. 2024); `skew_forward_kl`
-    KL(teacher‖α·teacher + (1−α)·student), `skew_reverse_kl` with the two exchanged (Ko et al. 2024).
-    """
-    student = (student_logits / temperature).log_softmax(-1)
-    teacher = (teacher_logits / temperature).log_softmax(-1)
-
-    def kl(p: Tensor, q: Tensor) -> Tensor:
-        return (p.exp() * (p - q)).sum(-1)
-
-    def mixed(p: Tensor, q: Tensor, share: float) -> Tensor:
-        return torch.logaddexp(p + math.log(share), q + math.log1p(-share))
-
-    match kind:
-        case "forward_kl":
-            return kl(teacher, student)
-        case "reverse_kl":
-            return kl(student, teacher)
-        case "jsd":
-            middle = mixed(teacher, student, beta)
-            return beta * kl(teacher, middle) + (1 - beta) * kl(student, middle)
-        case "skew_forward_kl":
-            return kl(teacher, mixed(teacher, student, alpha))
-        case "skew_reverse_kl":
-            return kl(student, mixed(student, teacher, alpha))
 
 
 class KDObjective:
