@@ -244,6 +244,8 @@ class Job:
     """Measured while training, never learnt from."""
     state: Path | None = None
     """Folder for what an interrupted training goes on from; it may hold that of an earlier try."""
+    cache: Path | None = None
+    """Folder for what methods keep beside the store, by content; other jobs may find it there."""
     report: Callable[[int, int, JsonObject], None] = field(default=lambda step, steps, metrics: None)
     """Told (step, steps, metrics) after every optimiser step, and of step 0 where something is measured before."""
     say: Callable[[str], None] = field(default=lambda line: None)

@@ -86,6 +86,14 @@ def config_of(directory: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _LABELS}
 
 
+def vocabulary_rows(directory: Path) -> int:
+    """Rows of the model's embedding, from its config alone; a padded vocabulary has more than the tokenizer."""
+    from transformers import AutoConfig
+
+    with reading(directory, "config"):
+        return int(AutoConfig.from_pretrained(directory).get_text_config().vocab_size)
+
+
 def _ends(directory: Path) -> Any:
     """What `load_model` keeps of a model's own generation defaults."""
     path = directory / "generation_config.json"

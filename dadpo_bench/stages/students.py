@@ -137,6 +137,7 @@ def train(
                     chat_template=start.chat_template,
                     validation=validation,
                     state=_state(output),
+                    cache=bench.store.artefacts / "teacher-logits",
                     report=report,
                     say=lambda line: bench.reporter.say(f"    {line}"),
                 ),
