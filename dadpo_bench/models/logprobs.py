@@ -1,7 +1,7 @@
 """From hidden states to token log-probs without ever holding the logits of a whole batch.
 
-The head runs chunk by chunk and is recomputed in the backward pass: beyond its weight and gradient, its
-memory is a constant (`CHUNK_BYTES`), whatever the batch and the vocabulary.
+The head runs piece by piece and is recomputed in the backward pass: beyond its weight and gradient, its memory is a
+small multiple of `CHUNK_BYTES`, whatever the batch and the vocabulary.
 """
 
 from __future__ import annotations
@@ -49,37 +49,53 @@ class Head:
 
 
 class _TokenLogProbs(torch.autograd.Function):
-    """(R, H) hidden, (V, H) weight, (R,) targets → (R,) log-probs; logits are recomputed backward."""
+    """(R, H) hidden, (V, H) weight, (R,) targets → (R,) fp32 log-probs; logits are recomputed backward.
+
+    Slice by slice of the vocabulary with all rows at once: a slice of the weight is read, and one of its gradient
+    written, whole and once, so neither is ever held in a second format.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int, compute: torch.dtype) -> Tensor:
-        low = weight.to(compute)
-        log_probs = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-        norms = torch.empty_like(log_probs)
-        for chunk in _chunks(hidden.shape[0], rows):
-            logits = (hidden[chunk].to(compute) @ low.T).float()
-            norms[chunk] = torch.logsumexp(logits, -1)
-            log_probs[chunk] = logits.gather(1, targets[chunk, None])[:, 0] - norms[chunk]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, compute: torch.dtype) -> Tensor:
+        states = hidden.to(compute)
+        norms = torch.full((len(hidden),), -torch.inf, device=hidden.device)
+        chosen = torch.empty_like(norms)
+        for piece in _slices(weight, len(hidden)):
+            logits = (states @ weight[piece].to(compute).T).float()
+            rows, columns = _within(targets, piece)
+            chosen[rows] = logits[rows, columns]
+            norms = torch.logaddexp(norms, logits.logsumexp(-1))
         ctx.save_for_backward(hidden, weight, targets, norms)
-        ctx.rows, ctx.compute = rows, compute
-        return log_probs
+        ctx.compute = compute
+        return chosen - norms
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
         hidden, weight, targets, norms = ctx.saved_tensors
-        low = weight.to(ctx.compute)
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for chunk in _chunks(hidden.shape[0], ctx.rows):
-            states = hidden[chunk].to(ctx.compute)
-            delta = torch.exp((states @ low.T).float() - norms[chunk, None]).neg_()
-            delta[torch.arange(delta.shape[0], device=delta.device), targets[chunk]] += 1
-            delta = (delta * grad[chunk, None]).to(ctx.compute)
-            grad_hidden[chunk] = (delta @ low).to(hidden.dtype)
+        grad, states = grads[0][:, None], hidden.to(ctx.compute)
+        grad_hidden = torch.zeros(hidden.shape, device=hidden.device)
+        grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        for piece in _slices(weight, len(hidden)):
+            low = weight[piece].to(ctx.compute)
+            logits = (states @ low.T).float()
+            delta = logits.sub_(norms[:, None]).exp_().neg_()
+            delta[_within(targets, piece)] += 1
+            delta = delta.mul_(grad).to(ctx.compute)
+            grad_hidden += delta @ low
             if grad_weight is not None:
-                grad_weight += delta.T @ states
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
+                grad_weight[piece] = delta.T @ states
+        return grad_hidden.to(hidden.dtype), grad_weight, None, None
+
+
+def _slices(weight: Tensor, rows: int) -> Iterator[slice]:
+    """Of the vocabulary, so that `rows` logits of a slice take `CHUNK_BYTES` in fp32."""
+    return _chunks(len(weight), max(256, CHUNK_BYTES // (4 * max(1, rows))))
+
+
+def _within(targets: Tensor, piece: slice) -> tuple[Tensor, Tensor]:
+    """Rows whose target lies in a slice of the vocabulary, and where in it."""
+    (rows,) = torch.nonzero((targets >= piece.start) & (targets < piece.stop), as_tuple=True)
+    return rows, targets[rows] - piece.start
 
 
 def _chunks(total: int, rows: int) -> Iterator[slice]:
@@ -89,7 +105,7 @@ def _chunks(total: int, rows: int) -> Iterator[slice]:
 def token_log_probs(head: Head, hidden: Tensor, stream: Stream, compute: torch.dtype) -> Tensor:
     """(R, H) hidden states of the stream's targets → (R,) fp32 log-probs, differentiable."""
     if head.softcap is None:
-        result: Tensor = _TokenLogProbs.apply(hidden, head.weight, stream.targets, head.rows, compute)  # type: ignore[no-untyped-call]
+        result: Tensor = _TokenLogProbs.apply(hidden, head.weight, stream.targets, compute)  # type: ignore[no-untyped-call]
         return result
 
     def of_chunk(states: Tensor, targets: Tensor) -> Tensor:
