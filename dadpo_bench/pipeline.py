@@ -27,6 +27,7 @@ from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.scores import save_scores
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.stages.cards import write_cards
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
 from dadpo_bench.stages.responses import Stored, collect_responses
@@ -415,6 +416,8 @@ def _judge(run: _Run) -> None:
 
 def _score(run: _Run) -> None:
     save_scores(run.bench.store, run.plan.protocol_key, run.judge.key)
+    settings = {name: run.plan.recipe.method_settings(name) for name in run.plan.trained}
+    write_cards(run.bench, run.plan.protocol_key, run.judge.key, settings, run.models)
     write_board(run.bench.store)
 
 

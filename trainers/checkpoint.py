@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from dadpo_bench.errors import WorkError
 from dadpo_bench.models import ChatTokenizer, quiet_transformers
 from dadpo_bench.types import Job
+from trainers.adapters import merged_weights
 
 SAVE_SECONDS = 300.0
 """Seconds between two savings of a training's state."""
@@ -112,14 +113,18 @@ class TrainingState:
         return [int(path.name.removeprefix("step-")) for path in found]
 
 
-def save_model(accelerator: Accelerator, policy: Any, tokenizer: ChatTokenizer, output: Path) -> None:
-    """Write an ordinary Hugging Face directory; every process takes part where each holds a shard."""
-    weights = None
+def save_model(
+    accelerator: Accelerator, policy: Any, tokenizer: ChatTokenizer, output: Path, adapters: Any = None
+) -> None:
+    """Write an ordinary Hugging Face directory, adapters merged; shards are gathered from every process."""
+    weights = merged_weights(adapters.get_base_model()) if adapters is not None else None
     if accelerator.distributed_type is DistributedType.FSDP:
         weights = {name.removeprefix("model."): value for name, value in accelerator.get_state_dict(policy).items()}
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         with quiet_transformers():
             accelerator.unwrap_model(policy).model.save_pretrained(output, state_dict=weights)
+            if adapters is not None:
+                adapters.save_pretrained(output / "adapters")
         tokenizer.raw.save_pretrained(output)
     accelerator.wait_for_everyone()

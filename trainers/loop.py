@@ -39,8 +39,9 @@ from dadpo_bench.models import (
     training,
 )
 from dadpo_bench.models.flops import matmul_rate, training_flops
-from dadpo_bench.models.memory import resident_bytes
+from dadpo_bench.models.memory import recompute_layers, resident_bytes
 from dadpo_bench.types import Checkpoint, Example, Job
+from trainers.adapters import LoRA, adapted
 from trainers.checkpoint import TrainingState, save_model
 from trainers.preflight import lines, preflight
 
@@ -66,6 +67,10 @@ class TrainConfig(BaseModel):
     max_tokens: int = Field(
         2048, ge=2, description="Longer examples (prompt with all its responses) are dropped and counted."
     )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute each layer in the backward pass: a third more time, far less memory."
+    )
+    lora: LoRA | None = Field(None, description="Train low-rank adapters ({rank, alpha, targets}), not all weights.")
     validations: int = Field(
         2, ge=1, description="Times that validation is measured while training; one more precedes the first update."
     )
@@ -154,12 +159,20 @@ class LoopMethod:
             job.say(line)
         if accelerator.num_processes > 1:
             job.say(f"{accelerator.num_processes} processes")
+        adapters = adapted(model, config.lora) if config.lora else None
+        if config.gradient_checkpointing:
+            recompute_layers(model)
         policy = PolicyModel(model, precision)
         optimiser = torch.optim.AdamW(
-            policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            [p for p in policy.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         wrapped, optimiser = accelerator.prepare(policy, optimiser)
-        state = TrainingState(job, accelerator, lambda folder: save_model(accelerator, wrapped, tokenizer, folder))
+        state = TrainingState(
+            job, accelerator, lambda folder: save_model(accelerator, wrapped, tokenizer, folder, adapters)
+        )
         step = _Step(accelerator, wrapped, optimiser, objective, config, matmul_rate(precision.compute))
         plan = list(_order(len(lessons.examples), config, job.seed))
         measured = _when(len(plan), config.validations) if unseen.examples else set()
