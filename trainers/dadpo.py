@@ -6,8 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dadpo_bench.types import Pair
-from trainers.preference import PreferenceConfig, PreferenceMethod
+from trainers.preference import PreferenceConfig, PreferenceMethod, Scores
 
 
 class DaDPOConfig(PreferenceConfig):
@@ -45,9 +44,9 @@ def dadpo_loss(
     return -logsigmoid(chosen - rejected), chosen, rejected
 
 
-def _loss(config: DaDPOConfig, policy: Pair, signals: dict[str, Pair]) -> tuple[Tensor, Tensor, Tensor]:
-    reference, teacher = signals["reference"], signals["teacher"]
-    return dadpo_loss(*policy, *reference, *teacher, config.beta_reference, config.beta_teacher)
+def _loss(config: DaDPOConfig, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+    reference, teacher = scores.signals["reference"], scores.signals["teacher"]
+    return dadpo_loss(*scores.policy, *reference, *teacher, config.beta_reference, config.beta_teacher)
 
 
 method = PreferenceMethod(DaDPOConfig, _loss, signals=("reference", "teacher"))

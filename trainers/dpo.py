@@ -6,8 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dadpo_bench.types import Pair
-from trainers.preference import PreferenceConfig, PreferenceMethod
+from trainers.preference import PreferenceConfig, PreferenceMethod, Scores
 
 
 class DPOConfig(PreferenceConfig):
@@ -33,8 +32,8 @@ def dpo_loss(
     return -logsigmoid(chosen - rejected), chosen, rejected
 
 
-def _loss(config: DPOConfig, policy: Pair, signals: dict[str, Pair]) -> tuple[Tensor, Tensor, Tensor]:
-    return dpo_loss(*policy, *signals["reference"], config.beta)
+def _loss(config: DPOConfig, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+    return dpo_loss(*scores.policy, *scores.signals["reference"], config.beta)
 
 
 method = PreferenceMethod(DPOConfig, _loss, signals=("reference",))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +13,31 @@ from dadpo_bench.models import Branching, ChatTokenizer, Stream
 from dadpo_bench.types import Example, Job, Pair
 from trainers.loop import LoopMethod, Policy, TrainConfig
 
-C = TypeVar("C", bound="PreferenceConfig")
-Loss = Callable[[Any, Pair, dict[str, Pair]], tuple[Tensor, Tensor, Tensor]]
+
+class Scores(NamedTuple):
+    """What a loss is given of a micro-batch; every pair holds two tensors (B,)."""
+
+    policy: Pair
+    """Sequence log-probs of the model being trained, nats, summed over the response's tokens."""
+    signals: Mapping[str, Pair]
+    """The same of frozen models, by the signal's name."""
+    tokens: Pair
+    """How many tokens the student's tokenizer makes of each response."""
+
+
+Loss = Callable[[Any, Scores], tuple[Tensor, Tensor, Tensor]]
+"""(config, scores) → losses, rewards of the chosen, rewards of the rejected responses, each (B,)."""
 
 
 class PreferenceConfig(TrainConfig):
     """Settings that all preference methods share."""
+
+
+def pair_branching(tokenizer: ChatTokenizer, example: Example, *, sampled: bool) -> Branching:
+    """[prompt | chosen | rejected]."""
+    if example.rejected is None:
+        raise WorkError(f"prompt {example.prompt.id}: this method needs a rejected response")
+    return tokenizer.branching(example.prompt, [example.chosen, example.rejected], sampled=sampled)
 
 
 class PreferenceObjective:
@@ -28,13 +47,11 @@ class PreferenceObjective:
         self._config, self._loss, self._signals = config, loss, signals
 
     def branching(self, tokenizer: ChatTokenizer, example: Example, *, sampled: bool) -> Branching:
-        """[prompt | chosen | rejected]."""
-        if example.rejected is None:
-            raise WorkError(f"prompt {example.prompt.id}: a preference method needs a rejected response")
+        """[prompt | chosen | rejected], where every signal is there."""
         missing = set(self._signals) - set(example.signals)
         if missing:
             raise WorkError(f"prompt {example.prompt.id}: no stored signal of {', '.join(sorted(missing))}")
-        return tokenizer.branching(example.prompt, [example.chosen, example.rejected], sampled=sampled)
+        return pair_branching(tokenizer, example, sampled=sampled)
 
     def weight(self, examples: Sequence[Example], targets: Sequence[int]) -> int:
         """The loss is a mean over pairs."""
@@ -42,10 +59,11 @@ class PreferenceObjective:
 
     def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Any]]:
         """Summed loss of the micro-batch's pairs."""
-        sums = stream.sum_by_continuation(policy(stream))
+        sums, tokens = stream.sum_by_continuation(policy(stream)), stream.tokens_by_continuation
         own = Pair(sums[0::2], sums[1::2])
         stored = {name: _tensors([e.signals[name] for e in examples], sums) for name in self._signals}
-        losses, chosen, rejected = self._loss(self._config, own, stored)
+        scores = Scores(own, stored, Pair(tokens[0::2], tokens[1::2]))
+        losses, chosen, rejected = self._loss(self._config, scores)
         return losses.sum(), {
             "chosen_log_prob": float(own.chosen.detach().sum()),
             "rejected_log_prob": float(own.rejected.detach().sum()),

@@ -114,6 +114,11 @@ class Stream:
         """Tokens of the longest prompt with one of its continuations."""
         return int(self.position_ids.max()) + 1
 
+    @property
+    def tokens_by_continuation(self) -> Tensor:
+        """(continuations,) response tokens of each."""
+        return torch.bincount(self.owners, minlength=self.continuations)
+
     def sum_by_continuation(self, values: Tensor) -> Tensor:
         """(R,) values → (continuations,) sums in fp32."""
         total = torch.zeros(self.continuations, dtype=torch.float32, device=values.device)

@@ -1,4 +1,8 @@
-"""IPO (Azar et al. 2023, arXiv 2310.12036): (h − 1/(2β))², h the difference of log-ratios to the reference."""
+"""IPO (Azar et al. 2023, arXiv 2310.12036): (h − 1/(2β))², h the difference of log-ratios to the reference.
+
+Signals: the reference's log-probs. The loss is the paper's; the preferences are not people's: the teacher's
+response is preferred to the dSFT student's own.
+"""
 
 from pydantic import Field
 from torch import Tensor
@@ -21,5 +25,5 @@ def ipo_loss(policy: Pair, reference: Pair, beta: float) -> tuple[Tensor, Tensor
 
 
 method = PreferenceMethod(
-    IPOConfig, lambda config, policy, signals: ipo_loss(policy, signals["reference"], config.beta), ("reference",)
+    IPOConfig, lambda config, scores: ipo_loss(scores.policy, scores.signals["reference"], config.beta), ("reference",)
 )
