@@ -67,6 +67,7 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
     entries = {c: registry.methods[recipe.methods[c].method] for c in plan.trained}
     paired = [c for c, entry in entries.items() if entry.data == "pairs"]
     pairs = asked + taught + own if paired else 0
+    scorers = {"reference", "teacher"}.intersection(s for c in paired for s in entries[c].signals)
 
     def trained(name: str) -> int:
         settings = recipe.method_settings(name)
@@ -87,7 +88,7 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
         (Stage.teacher_responses, len(train), "responses", taught, "generate"),
         (Stage.dsft, seeds, "trainings", trained("sft"), "train"),
         (Stage.student_responses, len(train) * seeds, "responses", own * seeds if paired else 0, "generate"),
-        (Stage.signals, len(train) * seeds, "pairs", 2 * pairs * seeds, "forward"),
+        (Stage.signals, len(train) * seeds, "pairs", len(scorers) * pairs * seeds, "forward"),
         (
             Stage.train,
             seeds * (len(plan.trained) - 1),

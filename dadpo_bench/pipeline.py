@@ -284,7 +284,7 @@ def _dsft(run: _Run) -> None:
 
 
 def _needs_pairs(run: _Run) -> set[str]:
-    """Signals that the contestants' preference methods read; empty where none of them learns from pairs."""
+    """What the methods that learn from pairs read of frozen models; empty where there is no such method."""
     entries = [registry.methods[run.plan.recipe.methods[c].method] for c in run.plan.trained]
     return {signal for e in entries if e.data == "pairs" for signal in e.signals or ("",)}
 
@@ -333,17 +333,16 @@ def _train(run: _Run) -> None:
     for seed in run.plan.seeds:
         for name in run.plan.trained:
             entry = registry.methods[run.plan.recipe.methods[name].method]
+            start = run.models[FIRST, seed] if entry.start == "dsft" else run.student
+            data = _lessons(run)
             if entry.data == "pairs":
-                start = run.models[FIRST, seed]
                 data = {
                     split: [
-                        e.model_copy(update={"signals": {s: e.signals[s] for s in entry.signals}})
+                        e.model_copy(update={"signals": {s: v for s, v in e.signals.items() if s in entry.signals}})
                         for e in run.pairs[seed, split]
                     ]
                     for split in run.plan.learning
                 }
-            else:
-                start, data = run.student, _lessons(run)
             run.models[name, seed] = _trained(run, name, seed, start, data)
 
 

@@ -12,6 +12,8 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, Generic, Literal, TypeVar
 
+from pydantic import Field
+
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Value
 
@@ -46,6 +48,10 @@ class MethodEntry(Entry):
     """What it needs of frozen models: `reference`, `teacher` (sequence log-probs), `teacher_logits`."""
     data: Literal["responses", "pairs"] = "responses"
     """The teacher's responses alone, or each preferred to the dSFT student's own."""
+    start: Literal["student", "dsft"] = Field(
+        default_factory=lambda given: "dsft" if given.get("data") == "pairs" else "student"
+    )
+    """The model it trains: the bare student, or the dSFT student, where learning from pairs begins."""
 
 
 class JudgeEntry(Entry):
