@@ -12,9 +12,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -93,16 +93,16 @@ class PolicyModel(nn.Module):
     def __init__(self, model: Any, precision: Precision) -> None:
         super().__init__()
         self.model = model
-        self._precision = precision
+        self.precision = precision
 
     def forward(self, stream: Stream, read: Read | None = None) -> Tensor:
         """As of `Policy`."""
-        with self._precision.autocast():
+        with self.precision.autocast():
             hidden = hidden_states(self.model, stream)
             head = Head(self.model)
             if read is not None:
                 return read(head, hidden, stream)
-            return token_log_probs(head, hidden, stream, self._precision.compute)
+            return token_log_probs(head, hidden, stream, self.precision.compute)
 
 
 class Objective(Protocol):
@@ -118,6 +118,15 @@ class Objective(Protocol):
 
     def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """Summed loss of a micro-batch, and summed metrics."""
+        ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """What an objective also has that learns from the policy's own words, drawn right before each pass."""
+
+    def draw(self, model: Any, examples: Sequence[Example], step: int) -> list[Branching]:
+        """In place of `branching`, one for each example: decided by weights, job and step; step 0 is validation."""
         ...
 
 
@@ -177,12 +186,11 @@ class LoopMethod:
         plan = list(_order(len(lessons.examples), config, job.seed))
         measured = _when(len(plan), config.validations) if unseen.examples else set()
         progress = state.resume()
-        with streaming(model, longest_sequence(lessons.branchings + unseen.branchings)):
             if measured and not progress.step:
                 job.report(0, len(plan), step.measure(unseen))
             for number, batch in enumerate(plan[progress.step :], progress.step + 1):
                 rate = config.learning_rate * _schedule(number, len(plan), config.warmup)
-                metrics = step.take(lessons, batch, rate)
+            metrics = step.take(lessons, batch, rate, number)
                 progress.step, progress.tokens = number, progress.tokens + int(metrics["tokens"])
                 if number in measured:
                     metrics |= step.measure(unseen)
@@ -247,12 +255,13 @@ class _Step:
     peak: float
     """FLOPs a second that this device reaches at most."""
 
-    def take(self, lessons: Lessons, batch: Sequence[int], rate: float) -> dict[str, float]:
+    def take(self, lessons: Lessons, batch: Sequence[int], rate: float, number: int) -> dict[str, float]:
         """Learn from a batch; metrics are means of the objective's own, over the whole batch and all processes."""
         began = time.perf_counter()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        totals, weight = self._pass(lessons, batch, learn=True)
+        with self._reading(lessons, batch, number) as read:
+            totals, weight = self._pass(read, batch, learn=True)
         norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm))  # type: ignore[attr-defined]
         if not math.isfinite(norm):
             raise WorkError("the gradient is not finite: lower the learning rate, or look at the examples' log-probs")
@@ -273,8 +282,25 @@ class _Step:
     @torch.no_grad()
     def measure(self, lessons: Lessons) -> dict[str, float]:
         """The objective's metrics on examples that are not learnt from."""
-        totals, weight = self._pass(lessons, range(len(lessons.examples)), learn=False)
+        batch = range(len(lessons.examples))
+        with self._reading(lessons, batch, 0) as read:
+            totals, weight = self._pass(read, batch, learn=False)
         return {f"validation_{k}": v / weight for k, v in totals.items() if k not in ("tokens", "flops")}
+
+    @contextmanager
+    def _reading(self, lessons: Lessons, batch: Sequence[int], number: int) -> Iterator[Lessons]:
+        """Lessons drawn where the objective does so, else as they are; within, the model reads streams.
+
+        It answers by its ordinary attention, so it reads streams pass by pass, not all training long.
+        """
+        policy = self.accelerator.unwrap_model(self.policy)
+        if isinstance(self.objective, Drawing):
+            with policy.precision.autocast():
+                drawn = self.objective.draw(policy.model, [lessons.examples[i] for i in batch], number)
+            branchings = dict(enumerate(lessons.branchings)) | dict(zip(batch, drawn, strict=True))
+            lessons = Lessons(lessons.examples, list(branchings.values()))
+        with streaming(policy.model, longest_sequence(lessons.branchings[i] for i in batch)):
+            yield lessons
 
     def _pass(self, lessons: Lessons, batch: Sequence[int], *, learn: bool) -> tuple[dict[str, float], int]:
         """Summed metrics and what a mean of them divides by."""

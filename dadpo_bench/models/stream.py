@@ -133,13 +133,14 @@ def streaming(model: Any, longest: int) -> Iterator[str | None]:
     """Within, `hidden_states` reads streams at once; afterwards the model's attention is what it was.
 
     `longest`: tokens of the longest sequence to come (`longest_sequence`). A model that cannot read a stream is
-    read row by row instead: slower, never wrong. Yields the reason then, which is also logged, else None.
+    read row by row instead: slower, never wrong. Yields the reason then, which is also logged once, else None.
     """
     before = model.get_decoder().config._attn_implementation
     reason = _beyond_window(model, longest) or _obstacle(model)
     if reason is None:
         model.set_attn_implementation(IMPLEMENTATION)
-    else:
+    elif _TOLD.get(model) != reason:  # a training enters here at every step
+        _TOLD[model] = reason
         _LOGGER.warning("%s: %s; it is read row by row, which is slower", type(model).__name__, reason)
     try:
         yield reason
@@ -171,6 +172,7 @@ def _obstacle(model: Any) -> str | None:
 
 
 _OBSTACLES: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
+_TOLD: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 @torch.no_grad()
