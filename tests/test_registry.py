@@ -39,6 +39,13 @@ def test_an_entry_is_read_without_importing_its_target(monkeypatch: pytest.Monke
         found.load("mine")
 
 
+def test_a_method_starts_where_its_data_come_from_unless_it_says_so() -> None:
+    given = {"name": "x", "summary": "y", "target": "z"}
+    assert MethodEntry(**given).start == "student"
+    assert MethodEntry(**given, data="pairs").start == "dsft"
+    assert MethodEntry(**given, start="dsft").start == "dsft"
+
+
 def test_an_entry_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"method 'judge': entry point .*:judge is no MethodEntry"):
         points(monkeypatch, judge="judge")["judge"]
@@ -48,7 +55,7 @@ def test_an_entry_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_near_name_is_suggested_and_otherwise_all_are_named(name: str, near: str | None) -> None:
     with pytest.raises(UserError) as caught:
         registry.methods[name]
-    expected = f"did you mean '{near}'?" if near else "known: dadpo, dpo, kd, sft"
+    expected = f"did you mean '{near}'?" if near else "known: dadpo, distillm2, dpkd, dpo, kd, on_policy_kd, sft"
     assert str(caught.value) == f"unknown method '{name}'; {expected}"
 
 

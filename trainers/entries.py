@@ -36,3 +36,30 @@ dadpo = MethodEntry(
     data="pairs",
     signals=("reference", "teacher"),
 )
+dpkd = MethodEntry(
+    name="dpkd",
+    summary="DPO with the teacher as reference, log-ratios averaged over tokens",
+    target="trainers.dpkd:method",
+    config="trainers.dpkd:DPKDConfig",
+    source="Li et al. 2024, arXiv 2406.19774",
+    data="pairs",
+    signals=("teacher",),
+)
+distillm2 = MethodEntry(
+    name="distillm2",
+    summary="Skew KL on the teacher's responses, skew reverse KL on the student's own",
+    target="trainers.distillm2:method",
+    config="trainers.distillm2:DistiLLM2Config",
+    source="Ko et al. 2025, arXiv 2503.07067",
+    data="pairs",
+    signals=("teacher_logits",),
+)
+on_policy_kd = MethodEntry(
+    name="on_policy_kd",
+    summary="Policy gradient on the student's own rollouts, each token rewarded by the teacher's log-prob of it",
+    target="trainers.on_policy_kd:method",
+    config="trainers.on_policy_kd:OnPolicyKDConfig",
+    source="Agarwal et al. 2024, arXiv 2306.13649; Gu et al. 2024, arXiv 2306.08543",
+    signals=("teacher_logits",),
+    start="dsft",
+)

@@ -203,7 +203,7 @@ class LoopMethod:
             path=job.output,
             steps=progress.best_step or len(plan),
             tokens=progress.tokens,
-            preflight={**found, "dropped_examples": dropped},
+            preflight={**found, **getattr(objective, "record", {}), "dropped_examples": dropped},
         )
 
 

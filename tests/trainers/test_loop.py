@@ -13,12 +13,23 @@ from transformers import AutoModelForCausalLM
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError, WorkError
-from dadpo_bench.models import Precision, chat_tokenizer, load_model, precision, sequence_log_probs
-from dadpo_bench.types import Example, Finish, Job, Pair, Prompt, Reply
+from dadpo_bench.models import (
+    Branching,
+    Precision,
+    chat_tokenizer,
+    load_model,
+    precision,
+    respond,
+    sequence_log_probs,
+)
+from dadpo_bench.models.divergence import kl_divergence
+from dadpo_bench.types import Example, Finish, Job, Pair, Prompt, Reply, Sampling
 from tests.tiny import build_tiny_model
 from trainers import checkpoint
+from trainers.on_policy_kd import OnPolicyKDConfig, OnPolicyKDObjective
 
 FP32 = Precision(torch.float32, torch.float32)
+METHODS = ["sft", "kd", "dpo", "dadpo", "dpkd", "distillm2", "on_policy_kd"]
 TEXTS = [
     ("Name three colours.", "Red, green and blue.", "Many."),
     ("What is the capital of France?", "Paris.", "The capital of water is tea and sugar."),
@@ -122,7 +133,7 @@ def largest_difference(first: Path, second: Path) -> float:
     return max(float((ours[k] - theirs[k]).abs().max()) for k in ours)
 
 
-@pytest.mark.parametrize("method", ["sft", "kd", "dpo", "dadpo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_same_job_gives_the_same_weights_bit_for_bit(
     method: str, tiny: Path, examples: list[Example], tmp_path: Path
 ) -> None:
@@ -131,7 +142,7 @@ def test_the_same_job_gives_the_same_weights_bit_for_bit(
     assert [s["loss"] for s in first] == [s["loss"] for s in second]
 
 
-@pytest.mark.parametrize("method", ["sft", "kd", "dpo", "dadpo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_micro_batches_change_memory_and_nothing_else(
     method: str, tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
 ) -> None:
@@ -169,9 +180,84 @@ def test_sft_loss_is_the_plain_mean_over_response_tokens(tiny: Path, examples: l
     assert steps[0]["loss"] == pytest.approx(total / count, rel=1e-5)
 
 
-def test_kd_from_oneself_has_nothing_to_learn(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
-    steps = train("kd", tiny, tmp_path / "kd", examples, batch_size=5)
+@pytest.mark.parametrize("method", ["kd", "distillm2", "on_policy_kd"])
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(
+    method: str, tiny: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    steps = train(method, tiny, tmp_path / "x", examples, batch_size=5)
     assert steps[0]["loss"] == pytest.approx(0, abs=1e-6)
+
+
+def test_distillm2_is_a_mean_over_pairs_of_means_over_each_responses_tokens(
+    tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"alpha": 0.2, "student_share": 0.3}
+    (step,) = train("distillm2", tiny, tmp_path / "x", examples, teacher=teacher, batch_size=5, **given)
+    student, master = (AutoModelForCausalLM.from_pretrained(d).eval() for d in (tiny, teacher))
+    tokenizer, total = chat_tokenizer(str(tiny)), 0.0
+    for example in examples:
+        branching = tokenizer.branching(example.prompt, [example.chosen, example.rejected], sampled=False)
+        for share, continuation in zip((0.7, 0.3), branching.continuations, strict=True):
+            ids = torch.tensor([[*branching.prompt, *continuation]])
+            with torch.no_grad():
+                own, theirs = (m(ids).logits[0, len(branching.prompt) - 1 : -1].softmax(-1) for m in (student, master))
+            p, q = (theirs, own) if share == 0.7 else (own, theirs)
+            total += share * float((p * (p / (0.2 * p + 0.8 * q)).log()).sum(-1).mean())
+    assert step["loss"] == pytest.approx(total / len(examples), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dpkd", "distillm2"])
+def test_a_method_on_pairs_lowers_its_own_loss(
+    method: str, tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    steps = train(method, tiny, tmp_path / "x", examples, teacher=teacher, epochs=8, batch_size=5, learning_rate=5e-3)
+    assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
+
+
+def test_on_policy_kd_lowers_the_exact_kl_to_the_teacher_on_the_students_own_samples(
+    tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"epochs": 40, "batch_size": 5, "max_new_tokens": 16, "learning_rate": 1e-2}
+    train("on_policy_kd", tiny, tmp_path / "x", examples, teacher=teacher, **given)
+    tokenizer = chat_tokenizer(str(tiny))
+
+    def kl(directory: Path) -> float:
+        model, master = load_model(directory, FP32), load_model(teacher, FP32)
+        drawn = [
+            response
+            for seed in range(10)
+            for response in respond(model, tokenizer, [e.prompt for e in examples], Sampling(max_new_tokens=16), seed)
+        ]
+        samples = [tokenizer.branching(r.prompt, r.replies, sampled=True) for r in drawn]
+        total = kl_divergence(model, master, [(s, s) for s in samples], FP32)
+        return total.nats / total.tokens
+
+    assert kl(tmp_path / "x") < 0.7 * kl(tiny)
+
+
+def test_rollouts_are_drawn_anew_every_step_and_the_same_when_it_is_repeated(
+    tiny: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    model, tokenizer = load_model(tiny, FP32), chat_tokenizer(str(tiny))
+
+    def drawn(examples: list[Example], step: int, seed: int = 3) -> list[Branching]:
+        job = Job(tiny, tmp_path / "x", examples, {}, seed=seed, teacher=tiny)
+        return OnPolicyKDObjective(OnPolicyKDConfig(max_new_tokens=8), job).draw(model, examples, step)
+
+    first = drawn(examples, 1)
+    assert [list(b.prompt) for b in first] == [tokenizer.prompt_ids(e.prompt.messages()) for e in examples]
+    assert first == drawn(examples, 1)
+    assert first != drawn(examples, 2)
+    assert first != drawn(examples, 1, seed=4)
+
+
+def test_on_policy_kd_learns_from_its_own_words_alone(
+    tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    others = [Example(prompt=e.prompt, chosen=Reply(text="Tea.")) for e in examples]
+    train("on_policy_kd", tiny, tmp_path / "a", examples, teacher=teacher)
+    train("on_policy_kd", tiny, tmp_path / "b", others, teacher=teacher)
+    assert largest_difference(tmp_path / "a", tmp_path / "b") == 0
 
 
 def test_training_prefers_the_chosen_response(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
@@ -188,24 +274,39 @@ def test_metrics_of_a_step_are_reported(tiny: Path, examples: list[Example], tmp
     assert 0 < first["model_flop_utilisation"] < 1
 
 
-@pytest.mark.parametrize("settings", [{"select": "last"}, {"select": "best", "learning_rate": 0.05}])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dadpo", {"select": "last"}),
+        ("dadpo", {"select": "best", "learning_rate": 0.05}),
+        ("on_policy_kd", {"max_new_tokens": 16}),
+    ],
+)
 def test_a_training_interrupted_at_every_step_gives_the_weights_of_an_uninterrupted_one(
+    method: str,
     settings: dict[str, Any],
     tiny: Path,
+    teacher: Path,
     examples: list[Example],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0)
     monkeypatch.setattr(checkpoint, "SAVE_SHARE", float("inf"))
-    given: dict[str, Any] = {"validation": examples[:2], "epochs": 2, "validations": 6, **settings}
-    whole = train("dadpo", tiny, tmp_path / "whole", examples[2:], **given)
+    given: dict[str, Any] = {
+        "teacher": teacher,
+        "validation": examples[:2],
+        "epochs": 2,
+        "validations": 6,
+        **settings,
+    }
+    whole = train(method, tiny, tmp_path / "whole", examples[2:], **given)
     said: list[str] = []
     for step in itertools.count(1):
         (tmp_path / "parts").mkdir()
         try:
             rest = train(
-                "dadpo", tiny, tmp_path / "parts", examples[2:], state=tmp_path / "x", stop=step, said=said, **given
+                method, tiny, tmp_path / "parts", examples[2:], state=tmp_path / "x", stop=step, said=said, **given
             )
             break
         except Stopped:
@@ -300,13 +401,14 @@ def test_a_preference_method_without_its_signal_is_refused(tiny: Path, examples:
         train("dadpo", tiny, tmp_path / "x", bare)
 
 
-def test_kd_with_another_tokenizer_is_refused(
-    tiny: Path, examples: list[Example], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+@pytest.mark.parametrize("method", ["kd", "distillm2", "on_policy_kd"])
+def test_token_level_distillation_with_another_tokenizer_is_refused(
+    method: str, tiny: Path, examples: list[Example], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = build_tiny_model(tmp_path_factory.mktemp("other"), vocabulary=290)
     job = Job(tiny, tmp_path / "x", examples, {}, seed=0, teacher=other, sampled_ids=False)
     with pytest.raises(UserError, match="same tokenizer"):
-        registry.methods.load("kd").train(job)
+        registry.methods.load(method).train(job)
 
 
 def test_a_checkpoint_is_an_ordinary_directory(tiny: Path, examples: list[Example], tmp_path: Path) -> None:

@@ -242,6 +242,14 @@ def test_a_step_of_dadpo_is_dpo_of_trl_anchored_to_the_mixed_reference(given: Gi
     assert_same(ours, step_of(trainer), model)
 
 
+def test_a_step_of_dpkd_is_length_normalised_dpo_of_trl_against_the_teacher(given: Given, tmp_path: Path) -> None:
+    ours, parameters = our_second_step(given, tmp_path / "ours", "dpkd", beta=2.0)
+    reference = AutoModelForCausalLM.from_pretrained(given.teacher, dtype=torch.float32)
+    model = model_with(given.student, parameters)
+    theirs = dpo_of_trl(given, tmp_path / "theirs", model, reference, beta=2.0, loss_type="sigmoid_norm")
+    assert_same(ours, step_of(theirs), model)
+
+
 @pytest.mark.parametrize(("kind", "beta"), [("forward_kl", 0.0), ("reverse_kl", 1.0), ("jsd", 0.3)])
 def test_a_step_of_kd_is_the_divergence_of_trl_over_full_logits(
     kind: str, beta: float, given: Given, tmp_path: Path
