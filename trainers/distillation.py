@@ -59,9 +59,7 @@ class TokenObjective:
         """The loss is a mean over response tokens."""
         return sum(targets)
 
-    def token_losses(
-        self, student: Tensor, teacher: Tensor, logits: Tensor, targets: Tensor, owners: Tensor
-    ) -> Tensor:
+    def token_losses(self, student: Tensor, teacher: Tensor, logits: Tensor, targets: Tensor, owners: Tensor) -> Tensor:
         """(r, C) log-probs of student and teacher, (r, V) the student's logits, (r,) tokens and continuations →
         (r,) nats."""
         raise NotImplementedError

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from dadpo_bench.models import Stream
 from dadpo_bench.types import Example, Job
+from trainers.config import TrainConfig
 from trainers.distillation import TokenObjective, shared_rows, teacher_of
 from trainers.divergences import between
-from trainers.loop import LoopMethod, TrainConfig
+from trainers.loop import LoopMethod
 from trainers.preference import pair_branching
 from trainers.teachers import ResidentTeacher
 
@@ -55,9 +56,7 @@ class DistiLLM2Objective(TokenObjective):
         """The loss is a mean over pairs."""
         return len(examples)
 
-    def token_losses(
-        self, student: Tensor, teacher: Tensor, logits: Tensor, targets: Tensor, owners: Tensor
-    ) -> Tensor:
+    def token_losses(self, student: Tensor, teacher: Tensor, logits: Tensor, targets: Tensor, owners: Tensor) -> Tensor:
         """Continuations are chosen and rejected in turn."""
         return contrastive_divergence(student, teacher, owners % 2 == 1, self._config.alpha)
 

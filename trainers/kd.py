@@ -11,10 +11,11 @@ from torch.nn.functional import cross_entropy
 from dadpo_bench.errors import WorkError
 from dadpo_bench.models import chat_tokenizer
 from dadpo_bench.types import Job
+from trainers.config import TrainConfig
 from trainers.distillation import TokenObjective, shared_rows, teacher_of
 from trainers.divergences import Kind, between
 from trainers.divergences import divergence as divergence
-from trainers.loop import LoopMethod, TrainConfig
+from trainers.loop import LoopMethod
 from trainers.teacher_logits import TeacherLogits
 from trainers.teachers import CachedTeacher, ResidentTeacher, Teacher, by_key
 
@@ -58,9 +59,7 @@ class KDObjective(TokenObjective):
         wanted = TeacherLogits(teacher_of(job), responses, rows, min(config.cached_top_k, rows), config.temperature)
         return CachedTeacher(wanted, job.cache, job.start, self._between, job.say)
 
-    def token_losses(
-        self, student: Tensor, teacher: Tensor, logits: Tensor, targets: Tensor, owners: Tensor
-    ) -> Tensor:
+    def token_losses(self, student: Tensor, teacher: Tensor, logits: Tensor, targets: Tensor, owners: Tensor) -> Tensor:
         """As of `TokenObjective`."""
         loss: Tensor = (1 - self._share) * self._between(student, teacher)
         return loss + self._share * cross_entropy(logits, targets, reduction="none") if self._share else loss

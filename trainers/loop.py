@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dadpo_bench.errors import UserError, WorkError
@@ -41,42 +40,12 @@ from dadpo_bench.models import (
 from dadpo_bench.models.flops import matmul_rate, training_flops
 from dadpo_bench.models.memory import recompute_layers, resident_bytes
 from dadpo_bench.types import Checkpoint, Example, Job
-from trainers.adapters import LoRA, adapted
+from trainers.adapters import adapted
 from trainers.checkpoint import TrainingState, save_model
+from trainers.config import TrainConfig
 from trainers.preflight import lines, preflight
 
 Read = Callable[[Head, Tensor, Stream], Tensor]
-
-
-class TrainConfig(BaseModel):
-    """Settings that all methods share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
-    epochs: int = Field(1, ge=1, description="Passes over the examples.")
-    batch_size: int = Field(8, ge=1, description="Examples (or pairs) of one optimiser step.")
-    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
-    micro_batch_tokens: int = Field(
-        1536,
-        ge=1,
-        description="Unique tokens of one forward and backward pass: bounds memory, not the result.",
-    )
-    max_tokens: int = Field(
-        2048, ge=2, description="Longer examples (prompt with all its responses) are dropped and counted."
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute each layer in the backward pass: a third more time, far less memory."
-    )
-    lora: LoRA | None = Field(None, description="Train low-rank adapters ({rank, alpha, targets}), not all weights.")
-    validations: int = Field(
-        2, ge=1, description="Times that validation is measured while training; one more precedes the first update."
-    )
-    select: Literal["last", "best"] = Field(
-        "last", description="Weights that are kept: the last, or those of the lowest validation loss."
-    )
 
 
 class Policy(Protocol):
@@ -186,18 +155,18 @@ class LoopMethod:
         plan = list(_order(len(lessons.examples), config, job.seed))
         measured = _when(len(plan), config.validations) if unseen.examples else set()
         progress = state.resume()
-            if measured and not progress.step:
-                job.report(0, len(plan), step.measure(unseen))
-            for number, batch in enumerate(plan[progress.step :], progress.step + 1):
-                rate = config.learning_rate * _schedule(number, len(plan), config.warmup)
+        if measured and not progress.step:
+            job.report(0, len(plan), step.measure(unseen))
+        for number, batch in enumerate(plan[progress.step :], progress.step + 1):
+            rate = config.learning_rate * _schedule(number, len(plan), config.warmup)
             metrics = step.take(lessons, batch, rate, number)
-                progress.step, progress.tokens = number, progress.tokens + int(metrics["tokens"])
-                if number in measured:
-                    metrics |= step.measure(unseen)
-                    if config.select == "best":
-                        state.offer(progress, metrics["validation_loss"])
-                job.report(number, len(plan), metrics)
-                state.save(progress)
+            progress.step, progress.tokens = number, progress.tokens + int(metrics["tokens"])
+            if number in measured:
+                metrics |= step.measure(unseen)
+                if config.select == "best":
+                    state.offer(progress, metrics["validation_loss"])
+            job.report(number, len(plan), metrics)
+            state.save(progress)
         state.finish(progress)
         return Checkpoint(
             path=job.output,

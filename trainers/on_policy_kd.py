@@ -31,8 +31,9 @@ from dadpo_bench.models import (
     token_log_probs,
 )
 from dadpo_bench.types import Example, Job, Sampling, content_key
+from trainers.config import TrainConfig
 from trainers.distillation import teacher_of
-from trainers.loop import LoopMethod, Policy, TrainConfig, response_branching
+from trainers.loop import LoopMethod, Policy, response_branching
 
 
 class OnPolicyKDConfig(TrainConfig):

@@ -11,7 +11,8 @@ from torch import Tensor
 from dadpo_bench.errors import WorkError
 from dadpo_bench.models import Branching, ChatTokenizer, Stream
 from dadpo_bench.types import Example, Job, Pair
-from trainers.loop import LoopMethod, Policy, TrainConfig
+from trainers.config import TrainConfig
+from trainers.loop import LoopMethod, Policy
 
 
 class Scores(NamedTuple):

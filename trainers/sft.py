@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dadpo_bench.models import Stream
 from dadpo_bench.types import Example
-from trainers.loop import LoopMethod, Policy, TrainConfig, response_branching
+from trainers.config import TrainConfig
+from trainers.loop import LoopMethod, Policy, response_branching
 
 
 class SFTConfig(TrainConfig):

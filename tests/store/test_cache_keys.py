@@ -15,10 +15,10 @@ from dadpo_bench.stages.responses import collect_responses
 from dadpo_bench.store import open_store
 from dadpo_bench.types import Prompt, Sampling, Value, content_key
 from tests.tiny import CHATML
+from trainers.config import TrainConfig
 from trainers.dadpo import DaDPOConfig
 from trainers.dpo import DPOConfig
 from trainers.kd import KDConfig
-from trainers.loop import TrainConfig
 
 PROMPTS = tuple(Prompt(id=name, turns=(name,)) for name in ("Tea?", "Red or blue?", "Say three."))
 SAMPLING = Sampling(max_new_tokens=6)
