@@ -42,6 +42,7 @@ SHARED_SEED = 0
 
 TEACHER, STUDENT = "teacher", "student"
 TRAIN, VALIDATION = "train", "validation"
+_CALLED = {TRAIN: "training", VALIDATION: "validation"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     learnt: dict[str, str] = {}
     for task in (train_task, validation_task) if validation_task else (train_task,):
         if any(len(p.turns) != 1 for p in task.prompts):
-            raise UserError(f"training task '{task.name}': {task.split} prompts have one turn each")
+            raise UserError(f"training task '{task.name}': {_CALLED[task.split]} prompts have one turn each")
         _refuse_shared(task, learnt)
         learnt |= dict.fromkeys((p.key for p in task.prompts), task.split)
     for task in tasks:
@@ -122,7 +123,7 @@ def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
 def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
     shared = [learnt[p.key] for p in task.prompts if p.key in learnt]
     if shared:
-        raise UserError(f"task '{task.name}' shares {len(shared)} prompts with the {shared[0]} prompts")
+        raise UserError(f"task '{task.name}' shares {len(shared)} prompts with the {_CALLED[shared[0]]} prompts")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dadpo_bench.errors import UserError
 from dadpo_bench.models import chat_tokenizer, load_model, sequence_log_probs
 from dadpo_bench.types import Example
-from tests.trainers.test_loop import FP32, _in_fp32, examples, largest_difference, teacher, tiny, train  # noqa: F401
+from tests.trainers.jobs import FP32, largest_difference, train
 
 LORA = {"rank": 4, "alpha": 8}
 
@@ -46,8 +46,8 @@ def test_the_reference_is_the_adapter_switched_off(
         assert [s.total for s in row] == pytest.approx(example.signals["reference"], abs=1e-4)
 
 
-def test_a_target_that_is_no_layer_is_refused(tiny: Path, examples: list[Example], tmp_path: Path) -> None:  # noqa: F811
-    with pytest.raises(UserError, match="lora.targets: .*nose"):
+def test_a_target_that_is_no_layer_is_refused(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"lora\.targets: .*nose"):
         train("sft", tiny, tmp_path / "x", examples, lora={"targets": ["nose"]})
 
 

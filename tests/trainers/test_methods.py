@@ -61,7 +61,7 @@ def test_contrastive_divergence_of_two_coins_worked_by_hand() -> None:
 
 
 def test_contrastive_divergence_without_skew_is_kl_and_reverse_kl() -> None:
-    student, teacher = random_logits(6, 0), random_logits(6, 1)
+    student, teacher = (random_logits(6, seed).log_softmax(-1) for seed in (0, 1))
     rejected = torch.tensor([False, True, True, False, True, False])
     plain = torch.where(
         rejected, divergence(student, teacher, "reverse_kl"), divergence(student, teacher, "forward_kl")

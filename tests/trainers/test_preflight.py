@@ -10,15 +10,9 @@ from dadpo_bench.models import Branching, Precision, chat_tokenizer, load_model,
 from dadpo_bench.stages.bench import LocalModel
 from dadpo_bench.stages.signals import check_teacher
 from dadpo_bench.types import Example, Finish, Pair, Prompt, Reply, Sampling
-from tests.tiny import build_tiny_model
 from trainers.preflight import preflight
 
 FP32 = Precision(torch.float32, torch.float32)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def example(chosen: Reply, rejected: Reply, signals: Pair) -> Example:

@@ -6,51 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import WorkError
-from dadpo_bench.models import Precision, chat_tokenizer, load_model, precision, sequence_log_probs
-from dadpo_bench.types import Checkpoint, Example, Finish, Job, Pair, Prompt, Reply
-from tests.tiny import build_tiny_model
+from dadpo_bench.types import Checkpoint, Example, Job
 
-FP32 = Precision(torch.float32, torch.float32)
 TWO = shlex.split(
     "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
 )
 """Without a GPU accelerate's `--multi_gpu` means gloo on the CPU; `--cpu` alone would start one process."""
-TEXTS = [
-    ("Name three colours.", "Red, green and blue.", "Many."),
-    ("Tea?", "Water.", "The list of the tea."),
-    ("Red?", "Blue.", "No."),
-]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def _in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DADPO_BENCH_DTYPE", "float32")
-    precision.compute_dtype.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def examples(tiny: Path) -> list[Example]:
-    tokenizer = chat_tokenizer(str(tiny))
-    plain = [
-        Example(prompt=Prompt(id=q, turns=(q,)), chosen=Reply(text=a), rejected=Reply(text=b, finish=Finish.length))
-        for q, a, b in TEXTS
-    ]
-    branchings = [tokenizer.branching(e.prompt, [e.chosen, e.rejected], sampled=False) for e in plain]
-    scores = sequence_log_probs(load_model(tiny, FP32), branchings, FP32)
-    pairs = [Pair(*(s.total for s in row)) for row in scores]
-    return [e.model_copy(update={"signals": {"reference": p, "teacher": p}}) for e, p in zip(plain, pairs, strict=True)]
-
-
 Trained = tuple[Checkpoint, list[dict[str, Any]], list[str]]
 
 
@@ -64,7 +29,7 @@ def train(tiny: Path, examples: list[Example]) -> Callable[..., Trained]:
         job = Job(
             start=tiny,
             output=output,
-            examples=examples,
+            examples=examples[:3],
             settings={"learning_rate": 1e-3, "batch_size": 2, "micro_batch_tokens": 1, **settings},
             seed=3,
             sampled_ids=False,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dadpo_bench.errors import WorkError
-from dadpo_bench.models import chat_tokenizer, precision
+from dadpo_bench.models import chat_tokenizer
 from dadpo_bench.types import Checkpoint, Example, Job, Prompt, Reply
 from tests.tiny import build_tiny_model
 from trainers import checkpoint, kd
@@ -94,12 +94,6 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("teacher"), seed=1)
-
-
-@pytest.fixture(autouse=True)
-def _in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DADPO_BENCH_DTYPE", "float32")
-    precision.compute_dtype.cache_clear()
 
 
 @pytest.fixture
