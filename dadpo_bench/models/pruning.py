@@ -54,6 +54,19 @@ def pruned_width(config: Any, parameters: int, ratio: float, groups: int = 0) ->
     raise UserError(f"prune.ratio {ratio}: {why}; possible: {options}")
 
 
+def pruned_fields(model: Any, ratio: float, groups: int = 0) -> dict[str, int]:
+    """What pruning changes in the config; reads no weights, so a model on the meta device will do.
+
+    Raises `UserError` as `prune` does.
+    """
+    layers = _layers(model, _AXES if groups else ["mlp"])
+    parameters = sum(p.numel() for p in model.parameters())
+    fields = _without(model, layers[0], groups) if groups else {}
+    grouped = sum(p.numel() for layer in layers for _, p, _ in _parts(layer, "self_attn")) if groups else 0
+    lost = grouped // model.config.num_key_value_heads * groups if groups else 0
+    return {**fields, "intermediate_size": pruned_width(model.config, parameters, ratio, lost)}
+
+
 def prune(
     directory: Path,
     tokenizer: ChatTokenizer,
@@ -76,16 +89,15 @@ def prune(
     layers = _layers(model, _AXES if groups else ["mlp"])
     parameters = sum(p.numel() for p in model.parameters())
     heads: int = model.config.num_key_value_heads
-    fields = _without(model, layers[0], groups) if groups else {}
-    grouped = sum(p.numel() for layer in layers for _, p, _ in _parts(layer, "self_attn")) if groups else 0
-    width = pruned_width(model.config, parameters, ratio, grouped // heads * groups)
+    fields = pruned_fields(model, ratio, groups)
+    width = fields["intermediate_size"]
     chosen = random.Random(seed).sample(list(prompts), len(prompts))
     if importance == "taylor":
         _backward(model, tokenizer, chosen)
     units = {"mlp": (model.config.intermediate_size, width)}
     if groups:
         units["self_attn"] = (heads, heads - groups)
-    small = _sliced(model, layers, units, {**fields, "intermediate_size": width})
+    small = _sliced(model, layers, units, fields)
     with quiet_transformers():
         small.save_pretrained(output)
     tokenizer.raw.save_pretrained(output)
