@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dadpo_bench import registry
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models.embedded import NAME
 from dadpo_bench.models.loading import at_hand
@@ -21,20 +20,14 @@ from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import open_store
 from dadpo_bench.store.connection import copy_database
-from dadpo_bench.types import Prompt
-
-_CHARACTERS = 4.5
-"""Characters of an English token, and the template's tokens of a turn: enough for an estimate."""
-_TEMPLATE = 30
-_FILLED = 0.85
-"""Share of the new-token limit that a reply uses on average."""
+from dadpo_bench.workload import Load, loads
 
 
 class Rates(NamedTuple):
     """Tokens a second of the embedded model on two cores: bf16 as `make run` measured it, fp32 for AVX2, estimated."""
 
-    generate: float
-    forward: float
+    sample: float
+    score: float
     train: float
 
 
@@ -56,61 +49,30 @@ class Cost(NamedTuple):
 
 def estimate(plan: Plan, store: str) -> list[Cost]:
     """Sizes of every stage as if nothing were done, and which of them the store holds; loads no weights."""
-    recipe = plan.recipe
-    known = recipe.teacher.model == NAME and device().type == "cpu"
+    known = plan.recipe.teacher.model == NAME and device().type == "cpu"
     rates = _CPU[str(compute_dtype())] if known else None
-    seeds, train = len(plan.seeds), [p for task in plan.learning.values() for p in task.prompts]
-    learnt = len(plan.train_task.prompts) / len(train)
-    asked = sum(map(_prompt_tokens, train))
-    taught = int(len(train) * recipe.teacher_sampling.max_new_tokens * _FILLED)
-    own = int(len(train) * recipe.student_sampling.max_new_tokens * _FILLED)
-    entries = {c: registry.methods[recipe.methods[c].method] for c in plan.trained}
-    paired = [c for c, entry in entries.items() if entry.data == "pairs"]
-    pairs = asked + taught + own if paired else 0
-    scorers = {"reference", "teacher"}.intersection(s for c in paired for s in entries[c].signals)
-
-    def trained(name: str) -> int:
-        settings = recipe.method_settings(name)
-        length = pairs if name in paired else asked + taught
-        # A resident teacher's forward pass costs about a third of the student's step.
-        factor = 1.35 if "teacher_logits" in entries[name].signals else 1.0
-        # Validation is a forward pass, a third of a step, each time it is measured.
-        passes = learnt * settings.get("epochs", 1) + (1 - learnt) * (1 + settings.get("validations", 0)) / 3
-        return int(length * passes * factor * seeds)
-
-    held_out = sum(_replies(task.prompts, recipe.evaluation.sampling.max_new_tokens) for task in plan.tasks)
-    entrants = 2 + len(plan.trained) * seeds
-    kl_prompts = sum(min(recipe.evaluation.kl_prompts, len(task.prompts)) for task in plan.tasks)
-    kl_tokens = int(kl_prompts * recipe.evaluation.sampling.max_new_tokens * _FILLED) * entrants
-    judged = sum(len(task.prompts) for task in plan.tasks) * entrants + 8 * recipe.evaluation.canary_prompts
-    rating = 2 * held_out * entrants + judged * 90
-    stages = [
-        (Stage.teacher_responses, len(train), "responses", taught, "generate"),
-        (Stage.dsft, seeds, "trainings", trained("sft"), "train"),
-        (Stage.student_responses, len(train) * seeds, "responses", own * seeds if paired else 0, "generate"),
-        (Stage.signals, len(train) * seeds, "pairs", len(scorers) * pairs * seeds, "forward"),
-        (
-            Stage.train,
-            seeds * (len(plan.trained) - 1),
-            "trainings",
-            sum(map(trained, plan.trained[1:])),
-            "train",
-        ),
-        (Stage.responses, judged, "responses", held_out * entrants + kl_tokens, "generate"),
-        (Stage.judge, judged, "judgments", rating, "forward"),
-    ]
     done = _done(plan, Path(store))
+    stages: dict[Stage, list[Load]] = {stage: [] for stage in Stage if stage not in (Stage.models, Stage.score)}
+    for load in loads(plan):
+        if load.stage in stages:
+            stages[load.stage].append(load)
     return [
         Cost(
             str(stage),
-            items if tokens else 0,
-            unit,
-            tokens,
-            tokens / getattr(rates, rate) if rates else None,
+            sum(load.items for load in work),
+            work[0].unit if work else "",
+            sum(load.tokens for load in work),
+            sum(_seconds(load, rates) for load in work) if rates else None,
             stage in done,
         )
-        for stage, items, unit, tokens, rate in stages
+        for stage, work in stages.items()
     ]
+
+
+def _seconds(load: Load, rates: Rates) -> float:
+    """Of work on this machine; a judge that is asked elsewhere takes its own time."""
+    beside = load.tokens / rates.score if load.beside else 0
+    return 0 if load.work == "ask" else load.tokens / getattr(rates, load.work) + beside
 
 
 def _done(plan: Plan, store: Path) -> list[Stage]:
@@ -126,14 +88,6 @@ def _done(plan: Plan, store: Path) -> list[Stage]:
         done = done_stages(Bench(opened, LocalEngine(), dry()), plan)
         opened.close()
     return done
-
-
-def _prompt_tokens(prompt: Prompt) -> int:
-    return int(sum(map(len, prompt.turns)) / _CHARACTERS) + _TEMPLATE
-
-
-def _replies(prompts: tuple[Prompt, ...], limit: int) -> int:
-    return int(sum(len(p.turns) for p in prompts) * limit * _FILLED)
 
 
 def show_estimate(console: Console, plan: Plan, costs: list[Cost]) -> None:
