@@ -61,9 +61,8 @@ def _download(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
     except Exception as error:  # the hub's client raises many unrelated types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"cannot fetch '{model}' from the Hugging Face hub ({reason[:160]}); "
+            f"cannot fetch '{model}' from the Hugging Face hub ({_reason(error)}); "
             "name a local directory, or download it first with `hf download`"
         ) from error
 
@@ -77,6 +76,33 @@ def weights_key(directory: Path) -> str:
     return content_key(
         "model", weights, config_of(directory), _ends(directory), _tokenizer_files(directory), _chat_template(directory)
     )
+
+
+def find_config(model: str) -> Path:
+    """The folder of a model's config.json, without its weights; from the hub that file alone is fetched.
+
+    Raises `UserError` where it cannot be had.
+    """
+    path = embedded_teacher() if model == NAME else Path(model).expanduser()
+    if path.is_dir() or model.count("/") != 1 or model.startswith((".", "/", "~")):
+        if not (path / "config.json").is_file():
+            raise UserError(f"no config.json in model directory '{model}'")
+        return path
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging as hub
+
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tells of every try
+    try:
+        return Path(hf_hub_download(model, "config.json")).parent
+    except Exception as error:  # the hub's client raises many unrelated types
+        raise UserError(
+            f"cannot fetch the config.json of '{model}' from the Hugging Face hub ({_reason(error)}); "
+            "give one by --config teacher=PATH or student=PATH"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def config_of(directory: Path) -> dict[str, Any]:

@@ -21,7 +21,14 @@ def test_listing_and_help_import_no_torch() -> None:
         "except SystemExit: pass\n"
         "assert not {'torch', 'transformers', 'sqlalchemy', 'openai'} & set(sys.modules)"
     )
-    for words in (["--help"], ["list", "methods"], ["list", "judges", "--json"], ["list", "tasks"], ["run", "--help"]):
+    for words in (
+        ["--help"],
+        ["list", "methods"],
+        ["list", "judges", "--json"],
+        ["list", "tasks"],
+        ["run", "--help"],
+        ["plan", "--help"],
+    ):
         subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True)
 
 

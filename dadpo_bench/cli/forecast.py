@@ -1,0 +1,134 @@
+"""What `plan` ends with: two tables, what to change, and everything that was assumed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dadpo_bench.hardware import GPUS
+from dadpo_bench.planning import ROOM, Forecast, Setting, Shapes
+from dadpo_bench.workload import FILLED
+
+_HEADS = {
+    "cache": "KV\ncache",
+    "activations": "activa-\ntions",
+    "optimiser": "opti-\nmiser",
+    "gradients": "gradi-\nents",
+}
+
+
+def as_data(shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]) -> dict[str, Any]:
+    """Bytes, FLOPs and hours of every load."""
+    return {
+        "models": {role: shape._asdict() for role, shape in shapes._asdict().items()},
+        "hardware": setting.hardware._asdict(),
+        "gpus": setting.gpus,
+        "utilisation": setting.utilisation,
+        "fits": all(f.fits for f in forecasts),
+        "assumptions": list(_assumptions(setting)),
+        "stages": [
+            {
+                "stage": str(f.load.stage),
+                "who": f.load.who,
+                "model": f.load.model,
+                "work": f.load.work,
+                "tokens": f.load.tokens,
+                "bytes": {**f.memory._asdict(), "total": f.memory.total},
+                "flops": f.flops,
+                "hours": f.hours,
+                "fits": f.fits,
+                "remedies": f.remedies,
+            }
+            for f in forecasts
+        ],
+    }
+
+
+def show_plan(
+    console: Console, name: str, shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]
+) -> None:  # fmt: skip
+    """The tables and what is to be said of them."""
+    hardware = setting.hardware
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    models = [f"{role} {shape.parameters:,} parameters" for role, shape in shapes._asdict().items() if role != "parent"]
+    say(f"{name}: {', '.join(models)}")
+    say(
+        f"{setting.gpus} × {hardware.name}: {hardware.memory / 1e9:.1f} GB, {hardware.flops / 1e12:,.1f} TFLOP/s, "
+        f"{hardware.bandwidth / 1e9:,.0f} GB/s ({hardware.source})"
+    )
+    console.print(_memory_table(forecasts))
+    console.print(_work_table(forecasts))
+    for forecast in forecasts:
+        if not forecast.fits:
+            what = f"{forecast.load.stage}, {forecast.load.who}: {forecast.memory.total / 1e9:.1f} GB do not fit"
+            say(
+                f"{what}; any of: {'; '.join(forecast.remedies)}"
+                if forecast.remedies
+                else f"{what}; no single setting helps"
+            )
+    if all(f.fits for f in forecasts):
+        say("everything fits")
+    for line in _assumptions(setting):
+        say(f"- {line}")
+
+
+def _memory_table(forecasts: Sequence[Forecast]) -> Table:
+    table = Table(title="memory of a device at its peak, GB", padding=(0, 0))
+    table.add_column("stage")
+    for name in (*forecasts[0].memory._fields, "total"):
+        table.add_column(_HEADS.get(name, name), justify="right")
+    table.add_column("fits")
+    for (stage, memory, fits), same in itertools.groupby(forecasts, lambda f: (f.load.stage, f.memory, f.fits)):
+        if memory.total:
+            who = ", ".join(dict.fromkeys(f.load.who for f in same))
+            cells = [f"{part / 1e9:.1f}" if part else "–" for part in (*memory, memory.total)]
+            table.add_row(escape(f"{stage}: {who}"), *cells, "yes" if fits else "NO")
+    return table
+
+
+def _work_table(forecasts: Sequence[Forecast]) -> Table:
+    table = Table(title="work", padding=(0, 1))
+    table.add_column("stage", no_wrap=True)
+    for name in ("tokens", "FLOPs", "hours"):
+        table.add_column(name, justify="right")
+    for f in forecasts:
+        cells = ("–", "–") if f.load.work == "ask" else (f"{f.flops:.1e}", _hours(f.hours))
+        table.add_row(escape(f"{f.load.stage}: {f.load.who}"), f"{f.load.tokens:,}", *cells)
+    table.add_section()
+    table.add_row("all", "", f"{sum(f.flops for f in forecasts):.1e}", _hours(sum(f.hours for f in forecasts)))
+    return table
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 1 else f"{hours:.4f}"
+
+
+def _assumptions(setting: Setting) -> Iterator[str]:
+    yield (
+        f"hours: {100 * setting.utilisation:.0f} % of the device's FLOPs and bandwidth are reached (--utilisation); "
+        "loading, downloading and a judge elsewhere take their own time"
+    )
+    yield (
+        "sampling: every new token of a batch reads the weights and the cache once, to the reply's limit; what "
+        "transformers itself takes for a token is not in it, so the true time is longer"
+    )
+    yield f"tokens: prompts by their characters, replies at {100 * FILLED:.0f} % of their limit; memory: at their limit"
+    yield f"fits: at most {100 * ROOM:.0f} % of the device's memory"
+    if setting.hardware.name not in GPUS:
+        yield (
+            "on a CPU glibc keeps freed memory in pieces: a process's resident set was up to 41 % above these totals "
+            "(benchmarks/planning.py --as-is)"
+        )
+    if setting.gpus > 1:
+        yield (
+            f"{setting.gpus} GPUs: training shares masters, gradients and moments out over them (FSDP), without time "
+            "for communication; sampling, scoring and pruning use one. A model of it that nobody has verified"
+        )
