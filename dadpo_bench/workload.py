@@ -81,7 +81,8 @@ def loads(plan: Plan) -> Iterator[Load]:
     asked, longest = _tokens(train) / len(train), max(_tokens([p]) for p in train)
     entries = {c: registry.methods[recipe.methods[c].method] for c in plan.trained}
     pairs = [entry for entry in entries.values() if entry.data == "pairs"]
-    signals = sorted({name for entry in pairs for name in entry.signals})
+    signals = sorted({"reference", "teacher"}.intersection(s for entry in pairs for s in entry.signals))
+    measured = len(train) - len(plan.train_task.prompts)
     taught, own = recipe.teacher_sampling, recipe.student_sampling
 
     def sample(stage: Stage, model: Any, count: int, prompt: float, sampling: Sampling, who: str = "") -> Load:
@@ -101,13 +102,16 @@ def loads(plan: Plan) -> Iterator[Load]:
             sampling.batch_size,
         )
 
-    def pair(stage: Stage, who: str, model: Any, work: Any, unit: str, passes: int) -> Load:
+    def pair(stage: Stage, who: str, model: Any, work: Any, unit: str, examples: int) -> Load:
         reply, limit = (taught.max_new_tokens + own.max_new_tokens) / 2, max(taught.max_new_tokens, own.max_new_tokens)
-        return Load(stage, who, model, work, seeds, unit, passes * len(train), asked, 2, FILLED * reply, limit, longest)
+        return Load(stage, who, model, work, seeds, unit, examples, asked, 2, FILLED * reply, limit, longest)
 
     def trained(stage: Stage, name: str) -> Load:
         settings, entry = recipe.method_settings(name), entries[name]
-        load = pair(stage, name, "student", "train", "trainings", int(settings.get("epochs", 1)) * seeds)
+        # Validation is a forward pass, a third of a step, each time it is measured.
+        times = 1 + int(settings.get("validations", 0))
+        examples = int(settings.get("epochs", 1)) * (len(train) - measured) + times * measured // 3
+        load = pair(stage, name, "student", "train", "trainings", examples * seeds)
         if entry.data != "pairs":
             load = load._replace(replies=1, reply=FILLED * taught.max_new_tokens, limit=taught.max_new_tokens)
         return load._replace(
@@ -125,7 +129,7 @@ def loads(plan: Plan) -> Iterator[Load]:
         yield sample(Stage.student_responses, "student", len(train) * seeds, asked, own, plan.trained[0])
     for name in signals:
         reference = name == "reference"
-        load = pair(Stage.signals, name, "student" if reference else "teacher", "score", "pairs", seeds)
+        load = pair(Stage.signals, name, "student" if reference else "teacher", "score", "pairs", len(train) * seeds)
         yield load._replace(items=len(train) * seeds, masters=reference)
     for name in plan.trained[1:]:
         yield trained(Stage.train, name)
