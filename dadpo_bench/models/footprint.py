@@ -68,12 +68,13 @@ def training(
     autocast = compute < MASTER
     sharded = MASTER * shape.parameters / gpus
     hidden = MASTER * targets * shape.hidden
-    # Backward: the weight's copy, its gradient as it comes from the product and in fp32.
-    head = shape.head * (compute * autocast + compute + MASTER)
     if teacher is None:
-        # A chunk's probabilities, scaled by the loss's gradient, in the compute format.
-        chunk = _chunk(shape, targets, CHUNK_BYTES) * (2 * MASTER + compute)
+        # Backward: the head's gradient before it is added; a slice's logits, and what comes of them.
+        head = shape.head * MASTER
+        chunk = _chunk(shape, targets, CHUNK_BYTES) * (MASTER + 2 * compute)
     else:
+        # The weight's copy, its gradient as it comes from the product and in fp32.
+        head = shape.head * (compute * autocast + compute + MASTER)
         # Logits, goal, both log-softmaxes, probabilities, difference and product.
         chunk = _chunk(shape, targets, CHUNK_BYTES // 4) * 7 * MASTER
         hidden += compute * targets * teacher.hidden
@@ -99,7 +100,7 @@ def scoring(
     autocast = compute < weights
     return Memory(
         weights=weights * shape.parameters + (compute * beside.parameters if beside else 0),
-        copies=compute * autocast * (shape.linear + shape.head),
+        copies=compute * autocast * shape.linear,
         activations=_passing(shape, tokens, weights, compute),
         logits=_chunk(shape, targets, CHUNK_BYTES) * (2 * MASTER + compute),
     )
