@@ -21,7 +21,7 @@ from dadpo_bench.workload import Load
 ROOM = 0.95
 """Share of a device's memory that may be planned with: the rest is the driver's and the allocator's."""
 
-_MOST_GPUS = 64
+_MOST_GPUS, _RANK = 64, 16
 
 
 class Shapes(NamedTuple):
@@ -107,8 +107,16 @@ def memory_of(load: Load, shapes: Shapes, setting: Setting) -> Memory:
     again = 0.0 if load.replies < 2 else (load.prompt + load.reply) / (load.prompt + 2 * load.reply)
     teacher = shapes.teacher if load.beside else None
     return footprint.training(
-        shape, tokens, share * tokens, compute, again=again, teacher=teacher, gpus=setting.gpus
-    )  # fmt: skip
+        shape,
+        tokens,
+        share * tokens,
+        compute,
+        again=again,
+        teacher=teacher,
+        gpus=setting.gpus,
+        recompute=load.recompute,
+        rank=load.rank,
+    )
 
 
 def flops_of(load: Load, shapes: Shapes) -> float:
@@ -150,6 +158,12 @@ def remedies(load: Load, shapes: Shapes, setting: Setting) -> Iterator[str]:
             if fits(load._replace(micro_batch_tokens=tokens)):
                 yield f"methods.{load.who}.micro_batch_tokens={tokens}"
                 break
+        if not load.recompute and fits(load._replace(recompute=True)):
+            yield f"methods.{load.who}.gradient_checkpointing=true: a third more time"
+        if not load.rank and fits(load._replace(rank=_RANK)):
+            yield f"methods.{load.who}.lora={{rank: {_RANK}}}: adapters are trained, not all weights"
+        if load.who == "kd" and load.beside and fits(load._replace(beside="")):
+            yield "methods.kd.cached_top_k=64: the teacher's logits from the disk"
         if load.beside and fits(load._replace(beside="", replies=2)):
             yield f"dadpo instead of {load.who}: it trains without the teacher in memory"
         for gpus in (2**power for power in range(1, _MOST_GPUS.bit_length())):

@@ -48,6 +48,10 @@ class Load(NamedTuple):
     batch_size: int = 1
     micro_batch_tokens: int = 0
     max_tokens: int = 0
+    recompute: bool = False
+    """Whether layers keep their inputs alone for the backward pass."""
+    rank: int = 0
+    """Of adapters that are trained in the weights' place; 0 for none."""
     beside: Literal["", "teacher"] = ""
     """A frozen model in memory beside, which reads the same tokens."""
     masters: bool = False
@@ -115,7 +119,9 @@ def loads(plan: Plan) -> Iterator[Load]:
         if entry.data != "pairs":
             load = load._replace(replies=1, reply=FILLED * taught.max_new_tokens, limit=taught.max_new_tokens)
         return load._replace(
-            beside="teacher" if "teacher_logits" in entry.signals else "",
+            beside="teacher" if "teacher_logits" in entry.signals and not settings.get("cached_top_k") else "",
+            recompute=bool(settings.get("gradient_checkpointing")),
+            rank=(settings.get("lora") or {}).get("rank", 0),
             **{key: settings[key] for key in ("batch_size", "micro_batch_tokens", "max_tokens") if key in settings},
         )
 

@@ -60,17 +60,23 @@ def training(
     again: float = 0.0,
     teacher: Shape | None = None,
     gpus: int = 1,
+    recompute: bool = False,
+    rank: int = 0,
 ) -> Memory:
     """A micro-batch in the middle of an optimiser step, at the start of its backward pass.
 
-    `gpus` above 1: masters, gradients and moments are shared out, everything else is whole on each.
+    `gpus` above 1: masters, gradients and moments are shared out, everything else is whole on each. `recompute`: a
+    layer keeps its input, one at a time the rest too. `rank`: of adapters; then they alone have gradients.
     """
     autocast = compute < MASTER
-    sharded = MASTER * shape.parameters / gpus
+    sharded, learnt = MASTER * shape.parameters / gpus, MASTER * (adapters(shape, rank) or shape.parameters) / gpus
+    kept = saved_activations(shape, tokens, compute, again)
+    if recompute:
+        kept = kept / shape.layers + MASTER * shape.layers * tokens * shape.hidden
     hidden = MASTER * targets * shape.hidden
     if teacher is None:
         # Backward: the head's gradient before it is added; a slice's logits, and what comes of them.
-        head = shape.head * MASTER
+        head = 0 if rank else shape.head * MASTER
         chunk = _chunk(shape, targets, CHUNK_BYTES) * (MASTER + 2 * compute)
     else:
         # The weight's copy, its gradient as it comes from the product and in fp32.
@@ -81,11 +87,17 @@ def training(
     return Memory(
         weights=sharded + (compute * teacher.parameters if teacher else 0),
         copies=compute * autocast * shape.linear,
-        gradients=sharded,
-        optimiser=2 * sharded,
-        activations=saved_activations(shape, tokens, compute, again) + hidden,
+        gradients=learnt,
+        optimiser=2 * learnt,
+        activations=kept + hidden,
         logits=head + chunk,
     )
+
+
+def adapters(shape: Shape, rank: int) -> int:
+    """Parameters of adapters to every linear layer."""
+    attention = 2 * (shape.hidden + shape.queries) + 2 * (shape.hidden + shape.keys)
+    return rank * shape.layers * (attention + 3 * (shape.hidden + shape.intermediate))
 
 
 def _chunk(shape: Shape, targets: float, size: int) -> float:
