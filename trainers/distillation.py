@@ -52,7 +52,7 @@ class TokenObjective:
     branching = staticmethod(response_branching)
 
     def __init__(self, teacher: Teacher, rows: int) -> None:
-        self._teacher, self._rows = teacher, rows
+        self.teacher, self._rows = teacher, rows
         self.record = teacher.record
 
     def weight(self, examples: Sequence[Example], targets: Sequence[int]) -> int:
@@ -71,12 +71,12 @@ class TokenObjective:
 
     def loss(self, policy: Policy, stream: Stream, examples: Sequence[Example]) -> tuple[Tensor, dict[str, Any]]:
         """Summed loss of the micro-batch, nats."""
-        known = self._teacher.known(stream)
+        known = self.teacher.known(stream)
 
         def read(head: Head, hidden: Tensor, stream: Stream) -> Tensor:
             def of_chunk(states: Tensor, targets: Tensor, owners: Tensor, *known: Tensor) -> Tensor:
                 logits = head.logits(states)[:, : self._rows]
-                return self.token_losses(*self._teacher.compare(logits, *known), logits, targets, owners)
+                return self.token_losses(*self.teacher.compare(logits, *known), logits, targets, owners)
 
             return by_chunk(of_chunk, max(1, head.rows // 4), hidden, stream.targets, stream.owners, *known)
 
