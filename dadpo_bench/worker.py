@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,15 @@ def launch(method: str, job: Job, options: Sequence[str]) -> Checkpoint:
     """Train `job` under `accelerate launch` with these options. Raises as the method does."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.json"
-        path.write_text(json.dumps({"method": method, **_plain(job)}))
+        write_job(path, method, job)
         command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "dadpo_bench.worker", str(path)]
         errors: deque[str] = deque(maxlen=20)
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        pipes: dict[str, Any] = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "encoding": "utf-8",
+            "errors": "replace",
+        }
         with subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes) as process:
             assert process.stdout is not None
             try:
@@ -63,7 +68,8 @@ def launch(method: str, job: Job, options: Sequence[str]) -> Checkpoint:
     raise WorkError(f"the training's processes ended with {process.returncode}: {reason}")
 
 
-def _plain(job: Job) -> dict[str, Any]:
+def write_job(path: Path, method: str, job: Job) -> None:
+    """Write what a worker reads."""
     values = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in _TOLD}
     for name, value in values.items():
         if isinstance(value, Path):
@@ -72,15 +78,21 @@ def _plain(job: Job) -> dict[str, Any]:
             values[name] = dict(value)
     for name in ("examples", "validation"):
         values[name] = _EXAMPLES.dump_python(list(values[name]), mode="json")
-    return values
+    path.write_text(json.dumps({"method": method, **values}))
 
 
-def _job(values: dict[str, Any]) -> Job:
-    for name in ("start", "output", "teacher", "state"):
+def _read_job(path: Path) -> tuple[Method, Job]:
+    values = json.loads(path.read_text())
+    method: Method = registry.methods.load(values.pop("method"))
+    for name in ("start", "output", "teacher", "state", "cache"):
         values[name] = values[name] and Path(values[name])
     for name in ("examples", "validation"):
         values[name] = _EXAMPLES.validate_python(values[name])
-    return Job(**values)
+    return method, Job(
+        **values,
+        report=lambda step, steps, metrics: _tell("report", step=step, steps=steps, metrics=dict(metrics)),
+        say=lambda line: _tell("say", line=line),
+    )
 
 
 def _tell(kind: str, **values: Any) -> None:
@@ -90,13 +102,7 @@ def _tell(kind: str, **values: Any) -> None:
 
 def main() -> None:
     """Train the job of the file that is named."""
-    values = json.loads(Path(sys.argv[1]).read_text())
-    method: Method = registry.methods.load(values.pop("method"))
-    job = replace(
-        _job(values),
-        report=lambda step, steps, metrics: _tell("report", step=step, steps=steps, metrics=dict(metrics)),
-        say=lambda line: _tell("say", line=line),
-    )
+    method, job = _read_job(Path(sys.argv[1]))
     try:
         checkpoint = method.train(job)
     except (UserError, WorkError) as error:

@@ -8,17 +8,21 @@ from pydantic import BaseModel
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models import weights_key
 from dadpo_bench.progress import silent
-from dadpo_bench.recipe import Evaluation, Prune, Recipe
+from dadpo_bench.recipe import Evaluation, Prompts, Prune, Recipe
 from dadpo_bench.stages import responses
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.responses import collect_responses
 from dadpo_bench.store import open_store
 from dadpo_bench.types import Prompt, Sampling, Value, content_key
 from tests.tiny import CHATML
+from trainers.adapters import LoRA
 from trainers.config import TrainConfig
 from trainers.dadpo import DaDPOConfig
+from trainers.distillm2 import DistiLLM2Config
+from trainers.dpkd import DPKDConfig
 from trainers.dpo import DPOConfig
 from trainers.kd import KDConfig
+from trainers.on_policy_kd import OnPolicyKDConfig
 
 PROMPTS = tuple(Prompt(id=name, turns=(name,)) for name in ("Tea?", "Red or blue?", "Say three."))
 SAMPLING = Sampling(max_new_tokens=6)
@@ -122,14 +126,30 @@ def test_a_new_setting_at_its_default_leaves_keys_as_they_were() -> None:
                 "max_grad_norm": 1.0,
                 "micro_batch_tokens": 1536,
                 "max_tokens": 2048,
+                "gradient_checkpointing": False,
+                "lora": None,
+                "validations": 2,
+                "select": "last",
             },
             "TRAINER_VERSION",
         ),
+        (LoRA, {"rank": 16, "alpha": 32, "targets": "all-linear"}, "TRAINER_VERSION"),
+        (Prompts, {"train": None, "validation": 0}, "PROTOCOL_VERSION"),
+        (DPKDConfig, {"beta": 5.0}, "TRAINER_VERSION"),
+        (DistiLLM2Config, {"alpha": 0.1, "student_share": 0.5}, "TRAINER_VERSION"),
+        (OnPolicyKDConfig, {"temperature": 1.0, "max_new_tokens": 64}, "TRAINER_VERSION"),
         (DPOConfig, {"beta": 0.1}, "TRAINER_VERSION"),
         (DaDPOConfig, {"beta_reference": 0.1, "beta_teacher": 0.1}, "TRAINER_VERSION"),
         (
             KDConfig,
-            {"divergence": "forward_kl", "temperature": 1.0, "beta": 0.5, "alpha": 0.1, "nll_weight": 0.0},
+            {
+                "divergence": "forward_kl",
+                "temperature": 1.0,
+                "beta": 0.5,
+                "alpha": 0.1,
+                "nll_weight": 0.0,
+                "cached_top_k": 0,
+            },
             "TRAINER_VERSION",
         ),
     ],

@@ -1,32 +1,39 @@
 """Trainings in processes of their own: two of them, over gloo on the CPU, give the losses of one."""
 
+import json
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import WorkError
 from dadpo_bench.types import Checkpoint, Example, Job
+from dadpo_bench.worker import write_job
+from tests.trainers.jobs import largest_difference
 
 TWO = shlex.split(
     "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
 )
 """Without a GPU accelerate's `--multi_gpu` means gloo on the CPU; `--cpu` alone would start one process."""
+SHARDED = Path(__file__).with_name("sharded.py")
 Trained = tuple[Checkpoint, list[dict[str, Any]], list[str]]
+Told = tuple[Job, list[dict[str, Any]], list[str]]
 
 
 @pytest.fixture
-def train(tiny: Path, examples: list[Example]) -> Callable[..., Trained]:
-    """`train(output, launch, **settings)` with dadpo: the checkpoint, the metrics, what was said."""
+def job(tiny: Path, examples: list[Example]) -> Callable[..., Told]:
+    """`job(output, **settings)` of dadpo: three pairs in batches of two, so that in the last one a process is idle."""
 
-    def run(output: Path, launch: Sequence[str] = (), **settings: Any) -> Trained:
+    def make(output: Path, state: Path | None = None, **settings: Any) -> Told:
         metrics: list[dict[str, Any]] = []
         said: list[str] = []
-        job = Job(
+        made = Job(
             start=tiny,
             output=output,
             examples=examples[:3],
@@ -34,10 +41,22 @@ def train(tiny: Path, examples: list[Example]) -> Callable[..., Trained]:
             seed=3,
             sampled_ids=False,
             validation=examples[:1],
+            state=state,
             report=lambda step, steps, values: metrics.append(dict(values)),
             say=said.append,
         )
-        return LocalEngine(launch).train("dadpo", job), metrics, said
+        return made, metrics, said
+
+    return make
+
+
+@pytest.fixture
+def train(job: Callable[..., Told]) -> Callable[..., Trained]:
+    """`train(output, launch, **settings)`: the checkpoint, the metrics, what was said."""
+
+    def run(output: Path, launch: Sequence[str] = (), **settings: Any) -> Trained:
+        made, metrics, said = job(output, **settings)
+        return LocalEngine(launch).train("dadpo", made), metrics, said
 
     return run
 
@@ -48,14 +67,33 @@ def test_two_processes_give_the_losses_and_weights_of_one(train: Callable[..., T
     assert said_by_two == [*said, "2 processes"]
     assert (two.steps, two.tokens) == (one.steps, one.tokens)
     names = ("loss", "chosen_log_prob", "margin", "accuracy", "grad_norm", "tokens", "validation_loss")
-    # Three pairs in batches of two: in the last one a process has nothing to do.
     for ours, theirs in zip(shared, alone, strict=True):
-        assert {n: ours[n] for n in names if n in theirs} == pytest.approx(
-            {n: theirs[n] for n in names if n in theirs}, rel=1e-5
-        )
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+        known = [n for n in names if n in theirs]
+        assert [ours[n] for n in known] == pytest.approx([theirs[n] for n in known], rel=1e-5)
     # Sums in another order: Adam may turn a gradient that is all rounding into a whole step.
-    assert max(float((first[k] - second[k]).abs().max()) for k in first) < 2.1e-3
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 2.1e-3
+
+
+def test_a_model_sharded_over_two_processes_trains_saves_and_goes_on_as_a_whole_one(
+    job: Callable[..., Told], train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    _, alone, _ = train(tmp_path / "one")
+    write_job(tmp_path / "job.json", "dadpo", job(tmp_path / "two", tmp_path / "state")[0])
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", SHARDED, tmp_path / "job.json"]
+    command = [sys.executable, "-m", *map(str, launch)]
+
+    def run() -> list[dict[str, Any]]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = [line.partition("dadpo-bench ")[2] for line in done.stdout.split("\n")]
+        return [json.loads(line) for line in lines if line]
+
+    losses = [told["metrics"]["loss"] for told in run() if told["kind"] == "report" and told["step"]]
+    assert losses == pytest.approx([step["loss"] for step in alone[1:]], rel=1e-5)
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 2.1e-3
+    shutil.move(tmp_path / "two", tmp_path / "first")
+    assert "goes on behind step 2" in [told.get("line") for told in run()]
+    assert largest_difference(tmp_path / "first", tmp_path / "two") == 0
 
 
 def test_a_mistake_told_by_the_processes_is_the_users(train: Callable[..., Trained], tmp_path: Path) -> None:
