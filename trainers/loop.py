@@ -135,6 +135,10 @@ class LoopMethod:
         found = preflight(model, tokenizer, *lessons, precision)
         for line in lines(found):
             job.say(line)
+        if dropped:
+            job.say(
+                f"{dropped} of {len(job.examples)} examples are longer than max_tokens={config.max_tokens}: left out"
+            )
         if accelerator.num_processes > 1:
             job.say(f"{accelerator.num_processes} processes")
         adapters = adapted(model, config.lora) if config.lora else None

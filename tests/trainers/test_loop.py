@@ -91,9 +91,12 @@ def test_metrics_of_a_step_are_reported(tiny: Path, examples: list[Example], tmp
 def test_over_long_examples_are_dropped_and_counted(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
     tokenizer = chat_tokenizer(str(tiny))
     sizes = [tokenizer.branching(e.prompt, [e.chosen], sampled=False).tokens for e in examples]
-    job = Job(tiny, tmp_path / "x", examples, {"max_tokens": sorted(sizes)[1]}, seed=0, sampled_ids=False)
+    said: list[str] = []
+    settings = {"max_tokens": sorted(sizes)[1]}
+    job = Job(tiny, tmp_path / "x", examples, settings, seed=0, sampled_ids=False, say=said.append)
     checkpoint = registry.methods.load("sft").train(job)
     assert checkpoint.preflight["dropped_examples"] == sum(size > sorted(sizes)[1] for size in sizes)
+    assert any("of 5 examples are longer than max_tokens" in line for line in said)
 
 
 def test_nothing_to_train_on_is_told(tiny: Path, examples: list[Example], tmp_path: Path) -> None:
