@@ -25,6 +25,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ import torch
 from memory import held_bytes, in_own_process, most_bytes
 from rich.console import Console
 from rich.table import Table
-from timing import median_seconds
+from timing import rounds_of_seconds
 from workload import branchings_of, plain_rows, random_pairs
 
 from dadpo_bench.models import (
@@ -194,18 +195,28 @@ class Figures(NamedTuple):
     """What was measured, by contender."""
 
     tokens: dict[str, int]
-    seconds: dict[str, float]
+    rounds: dict[str, list[float]]
+    """Seconds, by round."""
     memory: dict[str, Memory]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Medians."""
+        return {name: median(taken) for name, taken in self.rounds.items()}
+
+    def ratio(self, name: str, other: str) -> float:
+        """Median over rounds of its time by the other's in the same round."""
+        return median(a / b for a, b in zip(self.rounds[name], self.rounds[other], strict=True))
 
     def of_limit(self, name: str) -> float:
         """Its time in multiples of limit A's."""
-        return self.seconds[name] / self.seconds[LIMIT]
+        return self.ratio(name, LIMIT)
 
     def of_peer(self, name: str) -> tuple[float, float] | None:
         """TRL's time in multiples of its own, and its peak as a share of TRL's, where TRL was measured."""
-        if PEER not in self.seconds:
+        if PEER not in self.rounds:
             return None
-        return self.seconds[PEER] / self.seconds[name], self.memory[name].peak / self.memory[PEER].peak
+        return self.ratio(PEER, name), self.memory[name].peak / self.memory[PEER].peak
 
 
 def measure(batch: int, steps: int, peer: bool) -> Figures:
@@ -213,8 +224,8 @@ def measure(batch: int, steps: int, peer: bool) -> Figures:
     made = {name: make for name, make in makers(batch).items() if peer or name != PEER}
     memory = {name: Memory(*in_own_process(__file__, "--only", name, "--batch", str(batch))) for name in made}
     contenders = {name: make() for name, make in made.items()}
-    seconds = median_seconds({name: c.step for name, c in contenders.items()}, steps)
-    return Figures({name: c.tokens for name, c in contenders.items()}, seconds, memory)
+    rounds = rounds_of_seconds({name: c.step for name, c in contenders.items()}, steps)
+    return Figures({name: c.tokens for name, c in contenders.items()}, rounds, memory)
 
 
 class Requirement(NamedTuple):
@@ -239,7 +250,7 @@ class Requirement(NamedTuple):
 
 def requirements(figures: Figures) -> list[Requirement]:
     """What is asked of daDPO's step; against TRL only where that was measured."""
-    own, off_dpo = figures.of_limit(DADPO), abs(figures.seconds[DADPO] / figures.seconds[DPO] - 1)
+    own, off_dpo = figures.of_limit(DADPO), abs(figures.ratio(DADPO, DPO) - 1)
     asked = [
         Requirement("daDPO's time / limit A's", own, 1.1, target=1.0),
         Requirement("daDPO's time off DPO's, per cent", 100 * off_dpo, 2),
