@@ -46,7 +46,7 @@ from dadpo_bench.models.flops import training_flops
 from dadpo_bench.models.memory import peak_bytes, release_memory, resident_bytes
 from dadpo_bench.models.shape import shape_of
 from dadpo_bench.types import Example, Job, Pair, Reply
-from trainers.loop import PolicyModel
+from trainers.step import PolicyModel
 
 BATCH, STEPS = 24, 2
 

@@ -53,9 +53,9 @@ from dadpo_bench.models.embedded import NAME
 from dadpo_bench.types import Example, Job
 from trainers import dadpo, dpo
 from trainers.kd import KDConfig, KDObjective
-from trainers.loop import Objective, PolicyModel
 from trainers.preference import PreferenceObjective
 from trainers.sft import SFTObjective
+from trainers.step import Objective, PolicyModel
 
 DADPO, MASTERS, DPO, SFT, KD = "daDPO", "daDPO, fp32 masters", "DPO", "SFT", "KD"
 LIMIT, PEER = "limit A", "TRL's DPO"

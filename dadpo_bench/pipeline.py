@@ -187,6 +187,8 @@ def done_stages(bench: Bench, plan: Plan) -> list[Stage]:
     state = _Run(bench, plan)
     done: list[Stage] = []
     for stage, work in _STAGES.items():
+        if stage is Stage.score:  # it owes nothing, and writes beside the store
+            break
         try:
             work(state)
         except (Owed, UserError, WorkError):  # a judge without its key may be planned, not asked
@@ -417,8 +419,8 @@ def _judge(run: _Run) -> None:
 def _score(run: _Run) -> None:
     save_scores(run.bench.store, run.plan.protocol_key, run.judge.key)
     settings = {name: run.plan.recipe.method_settings(name) for name in run.plan.trained}
-    write_cards(run.bench, run.plan.protocol_key, run.judge.key, settings, run.models)
     write_board(run.bench.store)
+    write_cards(run.bench, run.plan.protocol_key, run.judge.key, settings, run.models)
 
 
 _STAGES: dict[Stage, Callable[[_Run], None]] = {

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from dadpo_bench.errors import UserError
 from dadpo_bench.hardware import GPUS, Hardware
 from dadpo_bench.models import footprint
 from dadpo_bench.models.flops import forward_flops
@@ -43,11 +44,16 @@ def shapes_of(recipe: Recipe, configs: Mapping[str, Path]) -> Shapes:
     Raises `UserError` where a config cannot be had or read, or where the model cannot be pruned so.
     """
     sources = {"teacher": recipe.teacher.model, "student": recipe.student.model}
+    if "student" in configs and not sources["student"]:
+        raise UserError("--config student=…: this recipe's student is pruned from its teacher")
 
     def shape(role: str, prune: tuple[float, int] | None = None) -> Shape:
         path = configs.get(role) or find_config(str(sources[role])) / "config.json"
         with reading(path, "config"):
-            return shape_of(hollow_model(json.loads(path.read_text()), prune))
+            try:
+                return shape_of(hollow_model(json.loads(path.read_text()), prune))
+            except RuntimeError as error:  # torch, of sizes that no tensor has
+                raise UserError(f"{path}: no such model can be ({error})") from error
 
     teacher, prune = shape("teacher"), recipe.student.prune
     parent = shape("student") if sources["student"] else teacher
@@ -125,7 +131,9 @@ def flops_of(load: Load, shapes: Shapes) -> float:
         return 0
     tokens = load.tokens + load.examples * load.prompt * (load.work == "sample")
     targets = load.tokens if load.work == "prune" else load.targets
-    passes = 3 if load.work in ("train", "prune") else 1
+    # Frozen weights have no gradient of their own; what is recomputed is one more pass.
+    learning = (2 if load.rank else 3) + load.recompute
+    passes = learning if load.work in ("train", "prune") else 1
     models = [(shapes.of(load), passes), *([(shapes.teacher, 1)] if load.beside else [])]
     return sum(times * forward_flops(shape, tokens, targets, load.visible_keys) for shape, times in models)
 
@@ -162,8 +170,8 @@ def remedies(load: Load, shapes: Shapes, setting: Setting) -> Iterator[str]:
             yield f"methods.{load.who}.gradient_checkpointing=true: a third more time"
         if not load.rank and fits(load._replace(rank=_RANK)):
             yield f"methods.{load.who}.lora={{rank: {_RANK}}}: adapters are trained, not all weights"
-        if load.who == "kd" and load.beside and fits(load._replace(beside="")):
-            yield "methods.kd.cached_top_k=64: the teacher's logits from the disk"
+        if load.cacheable and load.beside and fits(load._replace(beside="")):
+            yield f"methods.{load.who}.cached_top_k=64: the teacher's logits from the disk"
         if load.beside and fits(load._replace(beside="", replies=2)):
             yield f"dadpo instead of {load.who}: it trains without the teacher in memory"
         for gpus in (2**power for power in range(1, _MOST_GPUS.bit_length())):

@@ -75,7 +75,7 @@ class Prompts(Part):
         0,
         ge=0,
         description="Prompts measured while training, never learnt from: of the task's validation split, "
-        "of a file those behind its `train` first.",
+        "of a file those behind its `train` first. Part of the protocol: other ones make another board.",
     )
 
 
@@ -196,11 +196,15 @@ def method_config(method: str, settings: Mapping[str, Any], where: str = "") -> 
 
 
 def essence(settings: Mapping[str, Any]) -> list[Any]:
-    """Of a contestant's full settings, what belongs into keys: its method and what differs from the defaults."""
+    """Of a contestant's full settings, what belongs into keys: its method and what differs from the defaults.
+
+    How often validation is measured decides something only where the best weights are chosen by it.
+    """
     if not settings:
         return []
     method = settings["method"]
-    return [method, method_config(method, {k: v for k, v in settings.items() if k != "method"})]
+    idle = {"method"} if settings.get("select") == "best" else {"method", "validations"}
+    return [method, method_config(method, {k: v for k, v in settings.items() if k not in idle})]
 
 
 def explain(error: ValidationError, where: str, known: Sequence[str] = ()) -> str:

@@ -47,7 +47,8 @@ def tracked(
     else:
         tracker = kind(PROJECT)
     tracker.start()
-    tracker.store_init_configuration({k: v for k, v in settings.items() if isinstance(v, str | int | float)})
+    plain = {k: v if isinstance(v, str | int | float) else str(v) for k, v in settings.items()}
+    tracker.store_init_configuration(plain)
     try:
         yield lambda step, metrics: tracker.log(dict(metrics), step=step)
     finally:

@@ -52,6 +52,8 @@ class Load(NamedTuple):
     """Whether layers keep their inputs alone for the backward pass."""
     rank: int = 0
     """Of adapters that are trained in the weights' place; 0 for none."""
+    cacheable: bool = False
+    """Whether its teacher's logits can come from the disk."""
     beside: Literal["", "teacher"] = ""
     """A frozen model in memory beside, which reads the same tokens."""
     masters: bool = False
@@ -120,6 +122,7 @@ def loads(plan: Plan) -> Iterator[Load]:
             load = load._replace(replies=1, reply=FILLED * taught.max_new_tokens, limit=taught.max_new_tokens)
         return load._replace(
             beside="teacher" if "teacher_logits" in entry.signals and not settings.get("cached_top_k") else "",
+            cacheable="cached_top_k" in settings,
             recompute=bool(settings.get("gradient_checkpointing")),
             rank=(settings.get("lora") or {}).get("rank", 0),
             **{key: settings[key] for key in ("batch_size", "micro_batch_tokens", "max_tokens") if key in settings},

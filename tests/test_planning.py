@@ -22,7 +22,7 @@ from dadpo_bench.planning import ROOM, Setting, Shapes, forecast, memory_of, sha
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.workload import Load, loads
 from tests.tiny import build_tiny_model
-from trainers.loop import PolicyModel
+from trainers.step import PolicyModel
 
 CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
 PAPER = {

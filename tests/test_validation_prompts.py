@@ -9,10 +9,11 @@ from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import UserError
 from dadpo_bench.pipeline import Plan, make_plan, run
 from dadpo_bench.progress import silent
-from dadpo_bench.recipe import load_recipe
+from dadpo_bench.recipe import essence, load_recipe
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, open_store, schema
+from dadpo_bench.types import content_key
 
 
 def plan(recipe: Path, *changes: str) -> Plan:
@@ -51,6 +52,27 @@ def test_a_held_out_prompt_among_the_validation_prompts_is_refused(tiny_recipe: 
     training.write_text(training.read_text() + json.dumps({"id": "leak", "turns": ["Tea?"]}) + "\n")
     with pytest.raises(UserError, match="'held-out' shares 1 prompts with the validation prompts"):
         plan(tiny_recipe, "prompts.train=6", "prompts.validation=1")
+
+
+def test_learning_two_and_measuring_one_is_another_training_than_the_reverse(tiny_recipe: Path, tmp_path: Path) -> None:
+    keys = []
+    for learnt, measured in ((2, 1), (1, 2)):
+        store = open_store(str(tmp_path / f"{learnt}.sqlite3"))
+        greedy = ("teacher_sampling.temperature=0", "methods.sft.select=best")
+        trained(tiny_recipe, store, f"prompts.train={learnt}", f"prompts.validation={measured}", *greedy)
+        with store.read() as session:
+            keys.append({d.key for d in session.query(schema.Derivation)})
+    assert not keys[0] & keys[1]
+
+
+def test_how_often_validation_is_measured_makes_no_other_training_unless_it_chooses(tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+
+    def key(**settings: object) -> object:
+        return content_key(essence({**recipe.method_settings("dadpo"), **settings}))
+
+    assert key(validations=5) == key()
+    assert key(validations=5, select="best") != key(select="best")
 
 
 def test_the_store_holds_validation_before_the_first_step_and_the_weights_do_not_know_of_it(

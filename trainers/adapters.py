@@ -32,14 +32,20 @@ def adapted(model: Any, lora: LoRA) -> Any:
     """
     try:
         from peft import LoraConfig, get_peft_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError as error:
         raise UserError("lora needs peft: pip install 'dadpo-bench[lora]'") from error
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
     try:
-        return get_peft_model(model, settings)
+        around = get_peft_model(model, settings)
     except ValueError as error:
         raise UserError(f"lora.targets: {str(error).splitlines()[0]}") from error
+    for ends in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if isinstance(ends, BaseTunerLayer):  # the chunked head reads its weight, past any adapter
+            raise UserError("lora.targets: embeddings and the output projection take no adapter")
+    around.peft_config["default"].base_model_name_or_path = None  # a path of this machine
+    return around
 
 
 def merged_weights(model: Any) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
+from safetensors import SafetensorError
 
 from dadpo_bench.errors import WorkError
 from dadpo_bench.models import ChatTokenizer, quiet_transformers
@@ -76,7 +77,7 @@ class TrainingState:
                 scratch.rename(self._at(progress.step))
                 for step in earlier:
                     shutil.rmtree(self._at(step))
-        except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch tells of a full disk by a RuntimeError
             if accelerator.num_processes > 1:  # the others may have got further
                 raise WorkError(f"cannot save the training's state: {error}") from error
             shutil.rmtree(scratch, ignore_errors=True)
@@ -126,5 +127,6 @@ def save_model(
             accelerator.unwrap_model(policy).model.save_pretrained(output, state_dict=weights)
             if adapters is not None:
                 adapters.save_pretrained(output / "adapters")
+                (output / "adapters" / "README.md").unlink(missing_ok=True)  # peft's empty form of a card
         tokenizer.raw.save_pretrained(output)
     accelerator.wait_for_everyone()

@@ -12,7 +12,7 @@ from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.models import Head, Stream, by_chunk, tokenizer_key
 from dadpo_bench.models.loading import vocabulary_rows
 from dadpo_bench.types import Example, Job
-from trainers.loop import Policy, response_branching
+from trainers.step import Policy, response_branching
 from trainers.teachers import Teacher
 
 

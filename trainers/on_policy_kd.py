@@ -33,7 +33,8 @@ from dadpo_bench.models import (
 from dadpo_bench.types import Example, Job, Sampling, content_key
 from trainers.config import TrainConfig
 from trainers.distillation import teacher_of
-from trainers.loop import LoopMethod, Policy, response_branching
+from trainers.loop import LoopMethod
+from trainers.step import Policy, response_branching
 
 
 class OnPolicyKDConfig(TrainConfig):

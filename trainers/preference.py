@@ -12,7 +12,8 @@ from dadpo_bench.errors import WorkError
 from dadpo_bench.models import Branching, ChatTokenizer, Stream
 from dadpo_bench.types import Example, Job, Pair
 from trainers.config import TrainConfig
-from trainers.loop import LoopMethod, Policy
+from trainers.loop import LoopMethod
+from trainers.step import Policy
 
 
 class Scores(NamedTuple):

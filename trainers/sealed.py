@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dadpo_bench.left_behind import left_behind
+
 
 def write(tensors: dict[str, Tensor], path: Path) -> None:
     """Write beside `path` and rename; what a killed process left half-written in the folder is cleared away."""
-    for left in path.parent.glob(".*.partial"):
-        if not psutil.pid_exists(int(left.name.split(".")[-2])):
-            left.unlink(missing_ok=True)
+    for left in left_behind(path.parent, ".*.partial"):
+        left.unlink(missing_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(tensors, scratch, {"sha256": _digest(tensors)})

@@ -10,7 +10,8 @@ from torch import Tensor
 from dadpo_bench.models import Stream
 from dadpo_bench.types import Example
 from trainers.config import TrainConfig
-from trainers.loop import LoopMethod, Policy, response_branching
+from trainers.loop import LoopMethod
+from trainers.step import Policy, response_branching
 
 
 class SFTConfig(TrainConfig):

@@ -118,7 +118,8 @@ def _assumptions(setting: Setting) -> Iterator[str]:
     )
     yield (
         "sampling: every new token of a batch reads the weights and the cache once, to the reply's limit; what "
-        "transformers itself takes for a token is not in it, so the true time is longer"
+        "transformers itself takes for a token is not in it, so the true time is longer; rollouts drawn while training "
+        "(on_policy_kd) are not counted"
     )
     yield f"tokens: prompts by their characters, replies at {100 * FILLED:.0f} % of their limit; memory: at their limit"
     yield f"fits: at most {100 * ROOM:.0f} % of the device's memory"

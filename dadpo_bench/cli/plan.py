@@ -16,8 +16,8 @@ from dadpo_bench.recipe import load_recipe
 _EXAMPLES = """
 Plan a recipe: parameters, memory, FLOPs and hours of every stage, whether it fits, and what to change if not.
 
-Nothing is loaded. Sizes come from each model's config.json: of a local directory, of a file named by --config, else
-fetched from the hub.
+No weights are loaded (the embedded teacher is converted once). Sizes come from each model's config.json: of a local
+directory, of a file named by --config, else fetched from the hub.
 
 Examples:
 

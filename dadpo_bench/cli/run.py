@@ -79,9 +79,15 @@ def run(
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
     from dadpo_bench.tracking import check_tracker
+    from dadpo_bench.worker import check_options
 
     if until not in Stage.__members__.values():
         raise typer.BadParameter(unknown("stage", until, [str(s) for s in Stage]))
+    if log_with is not None:
+        check_tracker(log_with)
+    processes = _options(launch)
+    if processes:
+        check_options(processes)
     plan = make_plan(chosen, methods, seeds)
     chosen = plan.recipe
     console = Console()
@@ -93,8 +99,6 @@ def run(
             show_estimate(console, plan, costs)
         return
     judge_of(plan)  # a missing key is told before anything is made
-    if log_with is not None:
-        check_tracker(log_with)
     opened = open_store(store)
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
     arguments = {
@@ -105,7 +109,7 @@ def run(
         "judge": chosen.judge,
     }
     with reporter.running():
-        run_stages(Bench(opened, LocalEngine(shlex.split(launch)), reporter, log_with), plan, arguments, Stage(until))
+        run_stages(Bench(opened, LocalEngine(processes), reporter, log_with), plan, arguments, Stage(until))
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
     again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
     again += ["--judge", shlex.quote(judge)] if judge else []
@@ -116,6 +120,13 @@ def run(
     elif as_json:
         typer.echo(json.dumps({"rows": [], "reference": [], "until": until}))
     opened.close()
+
+
+def _options(launch: str) -> list[str]:
+    try:
+        return shlex.split(launch)
+    except ValueError as error:
+        raise UserError(f"--launch {launch}: {error}") from error
 
 
 def register(app: typer.Typer) -> None:

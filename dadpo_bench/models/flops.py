@@ -25,9 +25,9 @@ def forward_flops(shape: Shape, tokens: float, targets: float, visible_keys: flo
 
 
 def training_flops(model: Any, stream: Stream) -> int:
-    """FLOPs of a forward and backward pass over a stream."""
+    """FLOPs of a forward and backward pass over a stream; frozen weights have no gradient of their own."""
     flops = forward_flops(shape_of(model), stream.tokens, len(stream.targets), stream.layout.visible_keys)
-    return int(3 * flops)
+    return int(flops * (3 if all(p.requires_grad for p in model.parameters()) else 2))
 
 
 @cache

@@ -7,7 +7,6 @@ import gc
 import resource
 import sys
 from functools import cache
-from typing import Any
 
 import psutil
 import torch
@@ -29,17 +28,6 @@ def release_memory() -> None:
         library.malloc_trim(0)  # glibc itself gives back the top of its heap alone
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
-
-
-def recompute_layers(model: Any) -> None:
-    """Gradient checkpointing: of a layer only its input is kept, the rest is computed again in the backward pass."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            module.training = True  # its children's dropout stays off: it would make the policy another model
 
 
 def resident_bytes() -> int:

@@ -194,6 +194,8 @@ def _find_obstacle(model: Any) -> str | None:
             difference = float((hidden_states(model, probe) - rows).norm() / rows.norm())
     except StreamError as error:
         return str(error)
+    except RuntimeError as error:
+        return f"it cannot be tried ({' '.join(str(error).split())[:120]})"
     finally:
         model.set_attn_implementation(before)
         model.train(was_training)
@@ -208,7 +210,7 @@ def _fp32(model: Any) -> Iterator[None]:
 
     In bf16 a trained model may answer rounding alone by hidden states that differ by half.
     """
-    formats = {p: p.dtype for p in model.parameters() if p.is_floating_point()}
+    formats = {p: p.dtype for p in model.parameters() if p.is_floating_point() and p.itemsize < 4}
 
     def widen(module: torch.nn.Module, _: Any) -> None:
         for p in module.parameters(recurse=False):

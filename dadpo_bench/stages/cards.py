@@ -45,6 +45,6 @@ def write_cards(
                     for r in rows
                 ],
             )
-            lines += ["", *(f"- {warning}" for warning in board.warnings), ""]
+            lines += ["", *(f"- {escape(warning)}" for warning in board.warnings), ""]
         lines.append("Made and judged by dadpo-bench. An ordinary Hugging Face directory: `from_pretrained` loads it.")
         (model.directory / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from safetensors import SafetensorError, safe_open
 
 from dadpo_bench import registry
 from dadpo_bench.errors import WorkError
+from dadpo_bench.left_behind import left_behind
 from dadpo_bench.models import chat_tokenizer, find, training, weights_key
 from dadpo_bench.models.loading import config_of, reading
 from dadpo_bench.models.memory import release_memory
@@ -100,11 +100,12 @@ def train(
         start.key,
         start.chat_template,
         live_teacher.key if live_teacher else None,
-        [[e.prompt.key, e.chosen, e.rejected, dict(e.signals)] for e in (*examples, *chosen_on)],
+        [[e.prompt.key, e.chosen, e.rejected, dict(e.signals)] for e in examples],
         sampled,
         seed,
         str(training()),
         TRAINER_VERSION,
+        *([[[e.prompt.key, e.chosen, e.rejected, dict(e.signals)] for e in chosen_on]] if chosen_on else []),
     )
     label = f"train {name}, seed {seed}"
     output = bench.store.artefacts / f"{name}-seed{seed}-{key[:8]}"
@@ -196,9 +197,8 @@ def _derive(
 def _scratch(output: Path) -> Iterator[Path]:
     """A directory of this process's own beside `output`; those of processes that were killed are cleared away."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    for stale in output.parent.glob(".*.partial"):
-        if not psutil.pid_exists(int(stale.name.split(".")[-2])):
-            shutil.rmtree(stale, ignore_errors=True)
+    for stale in left_behind(output.parent, ".*.partial"):
+        shutil.rmtree(stale, ignore_errors=True)
     scratch = output.with_name(f".{output.name}.{os.getpid()}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -209,13 +209,14 @@ def _scratch(output: Path) -> Iterator[Path]:
 
 
 def _state(output: Path) -> Path:
-    """A folder for the state of the training behind `output`, taken over from a process that was killed."""
+    """A folder for the state of the training behind `output`: of killed processes' the one that was written last."""
     folder = _own_state(output)
     folder.parent.mkdir(exist_ok=True)
-    for left in folder.parent.glob(f"{output.name}.*"):
-        if not psutil.pid_exists(int(left.suffix[1:])):
-            with suppress(OSError):  # another process was quicker
-                left.rename(folder)
+    left = sorted(left_behind(folder.parent, f"{output.name}.*"), key=lambda path: path.stat().st_mtime)
+    for path in left[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError, IndexError):  # another process was quicker, or nobody was killed
+        left[-1].rename(folder)
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -7,12 +7,15 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.models import chat_tokenizer, load_model, sequence_log_probs
 from dadpo_bench.types import Example
 from tests.trainers.jobs import FP32, largest_difference, train
 
+# peft asks transformers by a name that it is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:.*checkpointing. is deprecated:FutureWarning")
 LORA = {"rank": 4, "alpha": 8}
 
 
@@ -51,14 +54,33 @@ def test_a_target_that_is_no_layer_is_refused(tiny: Path, examples: list[Example
         train("sft", tiny, tmp_path / "x", examples, lora={"targets": ["nose"]})
 
 
-@pytest.mark.parametrize("settings", [{}, {"lora": LORA}])
+def test_an_adapter_that_the_head_would_not_read_is_refused(
+    tiny: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="the output projection take no adapter"):
+        train("sft", tiny, tmp_path / "x", examples, lora={"targets": ["lm_head", "q_proj"]})
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("dadpo", {}), ("dadpo", {"lora": LORA}), ("kd", {}), ("on_policy_kd", {})]
+)
 def test_gradient_checkpointing_changes_memory_and_nothing_else(
+    method: str,
     settings: dict[str, Any],
     tiny: Path,
+    teacher: Path,
     examples: list[Example],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = train("dadpo", tiny, tmp_path / "plain", examples, **settings)
-    recomputed = train("dadpo", tiny, tmp_path / "recomputed", examples, gradient_checkpointing=True, **settings)
+    computed: list[bool] = []
+    monkeypatch.setattr(
+        LlamaMLP, "forward", lambda self, x, forward=LlamaMLP.forward: computed.append(True) or forward(self, x)
+    )
+    given: dict[str, Any] = {"teacher": teacher, "batch_size": 5, **settings}
+    plain = train(method, tiny, tmp_path / "plain", examples, **given)
+    once = len(computed)
+    recomputed = train(method, tiny, tmp_path / "recomputed", examples, gradient_checkpointing=True, **given)
+    assert len(computed) - 2 * once == 2  # both layers of the one step again
     assert [s["loss"] for s in recomputed] == pytest.approx([s["loss"] for s in plain], rel=1e-6)
     assert largest_difference(tmp_path / "plain", tmp_path / "recomputed") < 1e-6

@@ -2,19 +2,21 @@
 
 import itertools
 import math
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.models import (
     chat_tokenizer,
     load_model,
     sequence_log_probs,
 )
-from dadpo_bench.types import Example
+from dadpo_bench.types import Example, Job
 from tests.trainers.jobs import FP32, TIMES, Stopped, largest_difference, train
 from trainers import checkpoint
 
@@ -85,6 +87,31 @@ def test_a_state_that_finds_no_room_is_told_once_and_training_goes_on(
     steps = train("sft", tiny, tmp_path / "a", examples, state=tmp_path / "state", said=said)
     assert len(steps) == 3
     assert len([line for line in said if "cannot save the training's state" in line]) == 1
+
+
+def test_a_disk_that_fills_up_while_the_state_is_saved_stops_no_training(
+    tiny: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "cannot save" in line:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    job = Job(
+        tiny, tmp_path / "a", examples, {"batch_size": 2}, seed=3, sampled_ids=False, state=tmp_path / "state", say=say
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # a file may not grow beyond: as good as a full disk
+    try:
+        registry.methods.load("sft").train(job)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len([line for line in said if "cannot save the training's state" in line]) == 1
+    train("sft", tiny, tmp_path / "b", examples, learning_rate=1e-5)
+    assert largest_difference(tmp_path / "a", tmp_path / "b") == 0
 
 
 def test_validation_is_measured_before_the_first_update_and_at_intervals(

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dadpo_bench.engine import LocalEngine
@@ -85,8 +87,10 @@ def test_a_model_sharded_over_two_processes_trains_saves_and_goes_on_as_a_whole_
     def run() -> list[dict[str, Any]]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        lines = [line.partition("dadpo-bench ")[2] for line in done.stdout.split("\n")]
-        return [json.loads(line) for line in lines if line]
+        told = tmp_path / "job.told"
+        lines = told.read_text().splitlines()
+        told.unlink()
+        return [json.loads(line) for line in lines]
 
     losses = [told["metrics"]["loss"] for told in run() if told["kind"] == "report" and told["step"]]
     assert losses == pytest.approx([step["loss"] for step in alone[1:]], rel=1e-5)
@@ -99,6 +103,33 @@ def test_a_model_sharded_over_two_processes_trains_saves_and_goes_on_as_a_whole_
 def test_a_mistake_told_by_the_processes_is_the_users(train: Callable[..., Trained], tmp_path: Path) -> None:
     with pytest.raises(WorkError, match="nothing to train on"):
         train(tmp_path / "x", TWO, max_tokens=2)
+
+
+def test_an_error_of_the_processes_is_told_by_its_name(train: Callable[..., Trained], tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("a file where the checkpoint should be")
+    with pytest.raises(WorkError, match="FileExistsError"):
+        train(tmp_path / "x", TWO)
+
+
+def test_interrupted_processes_leave_nobody_running(job: Callable[..., Told], tmp_path: Path) -> None:
+    def stop(step: int, steps: int, metrics: Any) -> None:
+        raise KeyboardInterrupt
+
+    made = replace(job(tmp_path / "x", epochs=500)[0], report=stop)
+    with pytest.raises(KeyboardInterrupt):
+        LocalEngine(TWO).train("dadpo", made)
+    workers = [p for p in psutil.process_iter(["cmdline"]) if "dadpo_bench.worker" in (p.info["cmdline"] or [])]
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+
+
+def test_kd_from_cached_logits_trains_in_two_processes(job: Callable[..., Told], teacher: Path, tmp_path: Path) -> None:
+    made, metrics, _ = job(tmp_path / "x")
+    kd = {"learning_rate": 1e-3, "batch_size": 2, "cached_top_k": 8}
+    made = replace(made, settings=kd, teacher=teacher, cache=tmp_path / "cache")
+    LocalEngine(TWO).train("kd", made)
+    assert len(metrics) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_options_that_accelerate_does_not_know_are_told(train: Callable[..., Trained], tmp_path: Path) -> None:
