@@ -72,7 +72,7 @@ def test_a_contestant_can_be_added_by_set() -> None:
 
 
 def test_settings_are_complete_so_that_a_default_written_out_changes_no_key() -> None:
-    written = [f"methods.sft.{k}={v}" for k, v in load_recipe().method_settings("sft").items()]
+    written = [f"methods.sft.{k}={json.dumps(v)}" for k, v in load_recipe().method_settings("sft").items()]
     assert protocol_key(*written) == protocol_key()
 
 

@@ -209,15 +209,13 @@ def _scratch(output: Path) -> Iterator[Path]:
 
 
 def _state(output: Path) -> Path:
-    """A folder for the state of the training behind `output`: of killed processes' the one that was written last."""
+    """Where the state of the training behind `output` lies: of killed processes' the one that was written last."""
     folder = _own_state(output)
-    folder.parent.mkdir(exist_ok=True)
     left = sorted(left_behind(folder.parent, f"{output.name}.*"), key=lambda path: path.stat().st_mtime)
     for path in left[:-1]:
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError, IndexError):  # another process was quicker, or nobody was killed
         left[-1].rename(folder)
-    folder.mkdir(exist_ok=True)
     return folder
 
 
