@@ -101,7 +101,8 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tas
         select(schema.Run).where(schema.Run.protocol_key == protocol.key).order_by(schema.Run.started)
     ).all()
     settings = protocol.settings
-    student = settings["student"].get("model") or settings["teacher"]["model"]
+    teacher = _shown(settings["teacher"]["model"])
+    student = _shown(settings["student"].get("model") or settings["teacher"]["model"])
     if pruning := settings["student"].get("prune"):
         groups = f", key-value groups a layer: −{pruning['groups']}" if pruning.get("groups") else ""
         student += f", pruned by {100 * pruning['ratio']:.0f} % ({pruning['importance']}{groups})"
@@ -112,7 +113,7 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tas
         )
         counts.append(f"{task.name} ({task.domain}-domain, {number_of} prompts)")
     facts = [
-        f"teacher: {settings['teacher']['model']}",
+        f"teacher: {teacher}",
         f"student: {student}",
         f"tasks: {'; '.join(counts)}",
         f"judge: {judge.name}" + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
@@ -127,6 +128,11 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tas
             f"torch {machine['versions']['torch']}, transformers {machine['versions']['transformers']}",
         ]
     return facts
+
+
+def _shown(model: str) -> str:
+    """A directory by its own name: where it lies is nobody's business who reads a board or a card."""
+    return Path(model).name if model.startswith(("/", ".", "~")) else model
 
 
 def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, rows: Sequence[Cells]) -> list[str]:

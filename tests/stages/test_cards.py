@@ -5,7 +5,9 @@ from pathlib import Path
 from tests.conftest import Run
 
 
-def test_a_card_stands_beside_every_checkpoint_and_a_dry_run_writes_none(bench: Run, tiny_recipe: Path) -> None:
+def test_a_card_stands_beside_every_checkpoint_and_a_dry_run_writes_none(
+    bench: Run, tiny_recipe: Path, tiny_models: tuple[Path, Path]
+) -> None:
     done = bench("run", "dadpo", "--recipe", tiny_recipe, "--store", "x.sqlite3")
     assert done.returncode == 0, done.stderr
     folder = Path(str(tiny_recipe)).parent / "x"
@@ -15,7 +17,8 @@ def test_a_card_stands_beside_every_checkpoint_and_a_dry_run_writes_none(bench: 
     assert "# dadpo, seed 0" in card
     assert "| beta_teacher | 0.1 |" in card
     assert "Win rate against the teacher" in card
-    assert str(folder.parent) not in card  # no path of this machine
+    for path in (folder.parent, tiny_models[0].parent, tiny_models[1].parent):
+        assert str(path) not in card  # no path of this machine
     for path in cards:
         path.unlink()
     assert bench("run", "dadpo", "--recipe", tiny_recipe, "--store", "x.sqlite3", "--dry-run").returncode == 0
