@@ -4,7 +4,8 @@ Criterion: PMI outcome over 4 samples a prompt (temperature 1), against the teac
 dSFT for everybody else. Ties go to the smaller learning rate; KL to the teacher is never looked at.
 Resumable: everything is kept in the store.
 
-usage: python benchmarks/tune.py [--store build/tune.sqlite3] [--recipe NAME] [--json FILE]
+usage: python benchmarks/tune.py [CONTESTANT…] [--store FILE] [--recipe NAME] [--set KEY=VALUE] [--json FILE]
+(all of the recipe's contestants; where `sft` is not among those named, dSFT is trained at the recipe's rate)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
 
+from dadpo_bench import registry
 from dadpo_bench.comparisons import OpenJudge, ask, construct_judge, note_judge
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models import frozen, training
@@ -35,13 +37,17 @@ from dadpo_bench.tasks import load_task
 from dadpo_bench.types import Example, JudgeContext, Sampling
 
 SAMPLES = 4
-_ON_RESPONSES, _ON_PAIRS = (3e-5, 1e-4, 3e-4, 1e-3), (3e-6, 1e-5, 3e-5, 1e-4)
+_ON_RESPONSES, _ON_PAIRS, _FROM_DSFT = (3e-5, 1e-4, 3e-4, 1e-3), (3e-6, 1e-5, 3e-5, 1e-4), (1e-5, 3e-5, 1e-4, 3e-4)
 GRID = {
     "sft": _ON_RESPONSES,
     "kd": _ON_RESPONSES,
     "dpo": _ON_PAIRS,
     "dpo-matched": _ON_PAIRS,
     "dadpo": _ON_PAIRS,
+    "dpkd": _ON_PAIRS,
+    "ipo": _ON_PAIRS,
+    "distillm2": _FROM_DSFT,
+    "on_policy_kd": _FROM_DSFT,
 }
 
 
@@ -108,11 +114,10 @@ class Tuner:
         ]
 
 
-def tune(bench: Bench, recipe: Recipe) -> list[dict[str, Any]]:
-    """All trials, in order."""
+def tune(bench: Bench, recipe: Recipe, contestants: Sequence[str]) -> list[dict[str, Any]]:
+    """All trials of the contestants, in order."""
     tuner = Tuner(bench, recipe)
     lessons = [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in tuner.taught]
-    teacher = tuner.samples(tuner.teacher, "teacher's samples")
     trials: list[dict[str, Any]] = []
 
     def trial(name: str, rate: float, model: LocalModel, against: Sequence[Sequence[Stored]]) -> None:
@@ -125,16 +130,19 @@ def tune(bench: Bench, recipe: Recipe) -> list[dict[str, Any]]:
         mine = [t for t in trials if t["contestant"] == name]
         return float(min(mine, key=lambda t: (-t["outcome"], t["learning_rate"]))["learning_rate"])
 
-    for rate in GRID[FIRST]:
-        trial(FIRST, rate, tuner.train(FIRST, rate, tuner.student, lessons), teacher)
-    dsft = tuner.train(FIRST, best(FIRST), tuner.student, lessons)
+    if FIRST in contestants:
+        teacher = tuner.samples(tuner.teacher, "teacher's samples")
+        for rate in GRID[FIRST]:
+            trial(FIRST, rate, tuner.train(FIRST, rate, tuner.student, lessons), teacher)
+    rate = best(FIRST) if FIRST in contestants else recipe.method_settings(FIRST)["learning_rate"]
+    dsft = tuner.train(FIRST, rate, tuner.student, lessons)
     baseline = tuner.samples(dsft, "dSFT's samples")
     examples = tuner.pairs(dsft)
-    for name in ("dadpo", "dpo", "dpo-matched", "kd"):
-        learns_pairs = name != "kd"
-        start, data = (dsft, examples) if learns_pairs else (tuner.student, lessons)
+    for name in (c for c in contestants if c != FIRST):
+        entry = registry.methods[recipe.methods[name].method]
+        start = dsft if entry.start == "dsft" else tuner.student
         for rate in GRID[name]:
-            trial(name, rate, tuner.train(name, rate, start, data), baseline)
+            trial(name, rate, tuner.train(name, rate, start, examples if entry.data == "pairs" else lessons), baseline)
     for t in trials:
         t["chosen"] = t["learning_rate"] == best(t["contestant"])
     return trials
@@ -144,13 +152,16 @@ def main() -> None:
     """Run the grid and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", default="build/tune.sqlite3")
+    parser.add_argument("contestants", nargs="*")
     parser.add_argument("--recipe", default=DEFAULT)
+    parser.add_argument("--set", action="append", default=[], help="change the recipe: dotted.key=value")
     parser.add_argument("--json", help="write the trials to this file")
     options = parser.parse_args()
     console = Console()
     bench = Bench(open_store(options.store), LocalEngine(), Reporter(console))
+    recipe = load_recipe(options.recipe, options.set).including(options.contestants)
     with bench.reporter.running():
-        trials = tune(bench, load_recipe(options.recipe))
+        trials = tune(bench, recipe, options.contestants or [c for c in GRID if c in recipe.methods])
     table = Table("contestant", "learning rate", "PMI outcome, %", "chosen")
     for t in trials:
         table.add_row(t["contestant"], f"{t['learning_rate']:g}", f"{t['outcome']:.1f}", "yes" if t["chosen"] else "")
