@@ -6,6 +6,7 @@ and no id of one depends on the other. Text is data: a control token written in 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -23,7 +24,7 @@ class ChatTokenizer:
     def __init__(self, tokenizer: Any, longest: int | None = None) -> None:
         self.raw = tokenizer
         self.longest = longest
-        """Ids of a prompt that the model is shown, its last ones; None: all of them."""
+        """Ids of a prompt that the model is shown at most; None: all of them."""
         self.pad_id: int = tokenizer.pad_token_id
         self._control = sorted(
             {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens),
@@ -61,13 +62,27 @@ class ChatTokenizer:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation up to where the reply begins, at most `longest` of them.
 
-        A template's own BOS is the only one.
+        Of a longer one the oldest goes first: whole exchanges, then the beginning of the question that is left.
+        Template, system text and a template's own BOS, the only one, stay.
         """
-        ids = self._all_prompt_ids(messages)
-        return ids if self.longest is None else ids[-self.longest :]
+        if not self.too_long(messages):
+            return self._all_prompt_ids(messages)
+        said = [m for m in messages if m.role != "system"]
+        system = [m for m in messages if m.role == "system"]
+        while len(said) > 1 and self.too_long([*system, *said]):
+            said = said[2:]
+        question = said[0].content
+
+        def from_character(start: int) -> list[Message]:
+            return [*system, Message(role="user", content=question[start:]), *said[1:]]
+
+        fitting = range(len(question) + 1)
+        start = bisect_left(fitting, True, key=lambda start: not self.too_long(from_character(start)))
+        # Where system text and template alone are too long, nothing better is left than their end.
+        return self._all_prompt_ids(from_character(start))[-(self.longest or 0) :]
 
     def too_long(self, messages: Sequence[Message]) -> bool:
-        """Whether `prompt_ids` leaves out the conversation's beginning."""
+        """Whether `prompt_ids` leaves out some of the conversation's beginning."""
         return self.longest is not None and len(self._all_prompt_ids(messages)) > self.longest
 
     def _all_prompt_ids(self, messages: Sequence[Message]) -> list[int]:

@@ -13,7 +13,7 @@ from dadpo_bench.models.precision import device
 from dadpo_bench.models.sampling import Draw
 from dadpo_bench.types import Finish, Message, Prompt, Reply, Response, Sampling, content_key
 
-SAMPLER_VERSION = 2
+SAMPLER_VERSION = 3
 """Part of every response's key: raise it when a change here or in `Draw` moves samples, and with a default of
 `Sampling`."""
 

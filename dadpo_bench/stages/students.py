@@ -28,7 +28,7 @@ from dadpo_bench.types import Example, Job, JsonObject, Prompt, content_key
 PRUNER_VERSION = 1
 """Part of every pruned student's key: raise it when pruning changes weights, and with a default of `Prune`."""
 
-TRAINER_VERSION = 3
+TRAINER_VERSION = 4
 """Part of every checkpoint's key: raise it when the loop changes weights, and with a default of a method's."""
 
 

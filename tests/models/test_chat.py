@@ -149,6 +149,32 @@ def test_later_turns_see_the_replies_between() -> None:
     assert [m.role for m in prompt.messages(("Yes.",))] == ["system", "user", "assistant", "user"]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_a_long_prompt_the_beginning_of_the_question_goes_and_the_template_stays(family: str) -> None:
+    whole = build(family)
+    question = "What is the capital of France? The capital is Paris. " * 4 + "What is it?"
+    longest = len(whole.prompt_ids(asked("The capital is Paris. What is it?")))
+    cut = ChatTokenizer(whole.raw, longest).prompt_ids(asked(question))
+    assert cut in [whole.prompt_ids(asked(question[start:])) for start in range(len(question))]
+    assert longest - 3 <= len(cut) <= longest
+
+
+def test_of_a_long_conversation_the_oldest_exchange_goes_and_the_system_text_stays() -> None:
+    whole = build("chatml")
+    prompt = Prompt(id="1", turns=("One? " * 20, "Two?", "Three?"), system="Be brief.")
+    conversation = prompt.messages(("Yes.", "No."))
+    tokenizer = ChatTokenizer(whole.raw, longest=len(whole.prompt_ids(conversation)) - 1)
+    assert tokenizer.too_long(conversation)
+    assert tokenizer.prompt_ids(conversation) == whole.prompt_ids([conversation[0], *conversation[3:]])
+
+
+def test_a_system_text_that_leaves_no_room_is_cut_to_its_end() -> None:
+    whole = build("chatml")
+    conversation = Prompt(id="1", turns=("One?",), system="Be brief. " * 20).messages()
+    without = whole.prompt_ids([conversation[0], Message(role="user", content="")])
+    assert ChatTokenizer(whole.raw, longest=20).prompt_ids(conversation) == without[-20:]
+
+
 def test_a_tokenizer_without_a_template_is_refused(tmp_path: Path) -> None:
     tokenizer = build("chatml").raw
     tokenizer.chat_template = None
