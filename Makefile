@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := run
-.PHONY: run test check bench reference
+.PHONY: run test check bench reference methods
 
 $(READY):
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
@@ -41,3 +41,10 @@ bench: $(READY)
 reference: $(READY)
 	$(BIN)/dadpo-bench run sft kd dpo dpo-matched dadpo --seeds 3 --store build/reference.sqlite3
 	$(BIN)/dadpo-bench db publish results/reference.sqlite3 --store build/reference.sqlite3
+
+# Maintainers: the same of the field's other methods, one seed, daDPO and dDPO beside them.
+methods: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --editable ./examples/ipo
+	$(BIN)/dadpo-bench run dpkd ipo distillm2 on_policy_kd dpo dadpo --store build/methods.sqlite3 \
+		--set 'methods.ipo={method: ipo, learning_rate: 1.0e-5, batch_size: 4, epochs: 1}'
+	$(BIN)/dadpo-bench db publish results/methods.sqlite3 --store build/methods.sqlite3

@@ -55,7 +55,7 @@ def _sections(store: Store, protocol_key: str, judge: str) -> list[Section]:
 
 
 def _reference(store: Store, protocol_key: str, judge: str) -> list[Section]:
-    if not REFERENCE_STORE.is_file() or store.is_reference:
+    if not REFERENCE_STORE.is_file() or store.is_committed:
         return []
     reference = open_store(str(REFERENCE_STORE), create=False)
     found = _sections(reference, protocol_key, judge)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from dadpo_bench.errors import UserError, WorkError
-from dadpo_bench.places import REFERENCE_STORE
+from dadpo_bench.places import COMMITTED_STORES
 from dadpo_bench.store import schema
 
 _BUSY_SECONDS = 120
@@ -46,17 +46,24 @@ class Store:
 
     @property
     def board(self) -> Path:
-        """The board this store writes: top-level `leaderboard.md` for the reference, else beside the store."""
+        """The board this store writes: top-level `leaderboard.md` for a committed one, else beside the store."""
         if self.path is None:
             return Path("results/team.md")
-        if self.is_reference:
+        if self.is_committed:
             return self.path.resolve().parent.parent / "leaderboard.md"
         return self.path.with_suffix(".md")
 
     @property
-    def is_reference(self) -> bool:
-        """Whether this is the committed `results/reference.sqlite3` of a checkout."""
-        return self.path is not None and self.path.resolve().parts[-2:] == REFERENCE_STORE.parts
+    def is_committed(self) -> bool:
+        """Whether this is one of a checkout's own stores, by its name and folder."""
+        return self.path is not None and self.path.resolve().parts[-2:] in [path.parts for path in COMMITTED_STORES]
+
+    @property
+    def companions(self) -> list[Path]:
+        """Of a committed store: all whose rows are on its board, itself among them. Of another: none."""
+        if self.path is None or not self.is_committed:
+            return []
+        return [path for name in COMMITTED_STORES if (path := self.path.resolve().parent / name.name).is_file()]
 
     @contextmanager
     def read(self) -> Iterator[Session]:

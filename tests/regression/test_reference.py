@@ -1,7 +1,8 @@
-"""The committed reference: every stored score follows from stored verdicts, and the board from the scores."""
+"""The committed stores: every stored score follows from stored verdicts, and the board from the scores."""
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ from sqlalchemy import select
 
 from dadpo_bench.leaderboard import render
 from dadpo_bench.pipeline import make_plan
+from dadpo_bench.places import COMMITTED_STORES
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.scores import compute_rows
 from dadpo_bench.store import Store, open_store, schema
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT / "results" / "reference.sqlite3"
-pytestmark = pytest.mark.skipif(not REFERENCE.is_file(), reason="no reference store")
+REFERENCE, METHODS = (ROOT / path for path in COMMITTED_STORES)
+MAIN = {"sft", "kd", "dpo", "dpo-matched", "dadpo"}
+BESIDE = {"sft", "dpo", "dadpo", "dpkd", "ipo", "distillm2", "on_policy_kd"}
 
 
-@pytest.fixture(scope="module")
-def reference() -> Iterator[Store]:
-    store = open_store(str(REFERENCE), create=False)
+@pytest.fixture(scope="module", params=[REFERENCE, METHODS], ids=lambda path: path.stem)
+def committed(request: pytest.FixtureRequest) -> Iterator[Store]:
+    store = open_store(str(request.param), create=False)
     yield store
     store.close()
 
@@ -34,8 +37,8 @@ def same(stored: Any, computed: Any) -> bool:
     return bool(stored == computed)
 
 
-def test_every_stored_score_is_what_its_verdicts_give(reference: Store) -> None:
-    with reference.read() as session:
+def test_every_stored_score_is_what_its_verdicts_give(committed: Store) -> None:
+    with committed.read() as session:
         stored = {
             (s.protocol_key, s.judge_key, s.task_key, s.baseline, s.contestant): s.values
             for s in session.scalars(select(schema.Score))
@@ -51,27 +54,26 @@ def test_every_stored_score_is_what_its_verdicts_give(reference: Store) -> None:
                     assert same(value, cells[name]), (row.contestant, task.name, name)
 
 
-def test_the_leaderboard_is_what_the_reference_gives(reference: Store) -> None:
-    assert (ROOT / "leaderboard.md").read_text(encoding="utf-8") == render(reference)
+def test_the_leaderboard_is_what_the_committed_stores_give(committed: Store) -> None:
+    assert (ROOT / "leaderboard.md").read_text(encoding="utf-8") == render(committed)
 
 
-def test_the_reference_was_made_by_the_default_recipe_with_all_methods_on_three_seeds(reference: Store) -> None:
-    with reference.read() as session:
+@pytest.mark.parametrize(("path", "methods", "seeds"), [(REFERENCE, MAIN, 3), (METHODS, BESIDE, 1)])
+def test_a_committed_store_was_made_by_the_default_recipe(path: Path, methods: set[str], seeds: int) -> None:
+    with closing(open_store(str(path), create=False)) as store, store.read() as session:
         assert set(session.scalars(select(schema.Score.protocol_key))) == {
             make_plan(load_recipe(), ["sft"], 1).protocol_key
         }
         rows = session.scalars(select(schema.Score).where(schema.Score.baseline == "teacher")).all()
-        seeds = {row.contestant: row.values["seeds"] for row in rows}
-    methods = set(load_recipe().methods)
-    assert set(seeds) == {"teacher", "student", *methods}
-    assert {seeds[method] for method in methods} == {3}
+        found = {row.contestant: row.values["seeds"] for row in rows}
+    assert found == {"teacher": 1, "student": 1} | dict.fromkeys(methods, seeds)
 
 
-def test_reading_the_reference_leaves_nothing_beside_it(reference: Store) -> None:
-    with reference.read() as session:
+def test_reading_a_committed_store_leaves_nothing_beside_it(committed: Store) -> None:
+    with committed.read() as session:
         session.scalars(select(schema.Score)).all()
-    assert not list(REFERENCE.parent.glob("reference.sqlite3-*"))
+    assert not list((ROOT / "results").glob(f"{committed.path.name if committed.path else ''}-*"))
 
 
-def test_the_reference_is_small(reference: Store) -> None:
-    assert REFERENCE.stat().st_size < 20e6
+def test_the_committed_stores_are_small() -> None:
+    assert REFERENCE.stat().st_size + METHODS.stat().st_size < 20e6
