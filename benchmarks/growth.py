@@ -4,7 +4,7 @@ Time: the same pairs once, twice, four and eight times in a batch, by turns, so 
 Memory: log-probs and gradients of a head alone, beyond its weight, its weight's gradient and the hidden states it is
 given, at two sizes of vocabulary and two of batch, each in a process of its own.
 
-usage: python benchmarks/growth.py [--base 1] [--rounds 3] [--json]
+usage: python benchmarks/growth.py [--base 2] [--rounds 3] [--json]
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def head_growth(vocabulary: int, tokens: int, precision: Precision) -> int:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=int, default=1, help="pairs of the smallest batch")
+    parser.add_argument("--base", type=int, default=2, help="pairs of the smallest batch")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of each batch")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--head", nargs=3, help=argparse.SUPPRESS)  # what this script runs itself with

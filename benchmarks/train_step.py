@@ -10,7 +10,7 @@ precomputed. KD's teacher is the same model as its student; KD and SFT compute t
 is that of a process which holds one contender, and how far that grew since its models were loaded: the script runs
 itself once for each.
 
-usage: python benchmarks/train_step.py [--batch PAIRS] [--steps 5] [--no-peer] [--json]
+usage: python benchmarks/train_step.py [--batch PAIRS] [--steps 3] [--no-peer] [--json]
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ def main() -> None:
     # Where the arithmetic is fp32, TRL needs 21 GB for eight pairs.
     pairs = 8 if frozen().compute == torch.bfloat16 else 4
     parser.add_argument("--batch", type=int, default=pairs, help=f"pairs a step (here {pairs})")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each contender")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each contender")
     parser.add_argument("--no-peer", action="store_true", help="leave TRL out, which takes most of time and memory")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # what this script runs itself with

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.models import ChatTokenizer, chat_tokenizer, device, load_model, training
@@ -25,6 +26,10 @@ from trainers.preflight import lines, preflight
 from trainers.step import Lessons, Objective, PolicyModel, Step
 
 
+_PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=1))
+"""NCCL gives up after ten minutes; one process may fill a cache of teacher logits for hours while the others wait."""
+
+
 class LoopMethod:
     """A method trained by the loop: `train(job)` of the `Method` protocol."""
 
@@ -34,7 +39,9 @@ class LoopMethod:
     def train(self, job: Job) -> Checkpoint:
         """Train from `job.start` and write an ordinary Hugging Face directory to `job.output`."""
         config = self._config.model_validate(dict(job.settings))
-        accelerator = Accelerator(cpu=device().type == "cpu", mixed_precision="no")  # says which device is whose
+        accelerator = Accelerator(  # says which device is whose
+            cpu=device().type == "cpu", mixed_precision="no", kwargs_handlers=[_PATIENCE]
+        )
         torch.manual_seed(job.seed)
         tokenizer = chat_tokenizer(str(job.start), job.chat_template)
         objective = self._objective(config, job)
