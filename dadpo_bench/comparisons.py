@@ -123,8 +123,8 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Sequence[Stored], label: st
                 row = schema.Rating(
                     judge_key=judge.key,
                     response_key=owed[index].key,
-                    value=rating.value,
-                    reason=rating.reason,
+                    asked=datetime.now(UTC),
+                    **rating.model_dump(mode="json"),
                 )
                 with bench.store.write() as session:
                     keep_judgment(session, row)

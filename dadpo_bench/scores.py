@@ -124,12 +124,11 @@ class Panel:
                 if rating.value is not None:
                     self._ratings[rating.response_key] = rating.value
             return
-        worth = {"win": 1.0, "tie": 0.5, "loss": 0.0}
         for verdict in self._session.scalars(select(schema.Verdict).where(schema.Verdict.judge_key == self._judge.key)):
             self._asked.add(verdict.contestant_response)
-            if verdict.outcome in worth:
+            if verdict.worth is not None:
                 pair = (verdict.contestant_response, verdict.baseline_response)
-                self._verdicts.setdefault(pair, {})[verdict.order] = worth[verdict.outcome]
+                self._verdicts.setdefault(pair, {})[verdict.order] = verdict.worth
 
     def orders(self, entrant: Entrant) -> Floats:
         """(seeds, prompts, orders) outcomes in [0, 1] against the entrant's baseline, NaN where unscored.

@@ -56,11 +56,16 @@ class Prompt(Value):
     turns: tuple[str, ...]
     category: str = ""
     system: str = ""
+    reference: tuple[str, ...] = ()
+    """A right answer to each turn, for judges that are shown one; empty where there is none."""
+    checklist: tuple[str, ...] = ()
+    """What a good answer does, for judges that are guided by it."""
 
     @property
     def key(self) -> str:
         """Identifies the content; ids and categories are labels and may differ between tasks."""
-        return content_key("prompt", self.system, self.turns)
+        guides = [self.reference, self.checklist]
+        return content_key("prompt", self.system, self.turns, *(guides if any(guides) else ()))
 
     def messages(self, replies: tuple[str, ...] = ()) -> list[Message]:
         """The conversation up to the next reply: `len(replies) + 1` user messages with the replies between."""
@@ -125,26 +130,39 @@ class Outcome(StrEnum):
     unscored = "unscored"
 
 
-class Verdict(Value):
-    """A judge's answer about one ordered pair, seen from the contestant's side."""
+class Asked(Value):
+    """What is kept of a question to a judge beside its answer."""
 
-    outcome: Outcome
     reason: str = ""
     """Why unscored: unparsable, refused, too long, api error, missing log-prob; or why without asking."""
     raw: str = ""
     """The judge's own words."""
     resolved_model: str = ""
     """The model the endpoint says answered."""
+    fingerprint: str = ""
+    """The endpoint's `system_fingerprint`: which build answered."""
     tokens: int = 0
+    """Of the question and the answer together."""
+    answer_tokens: int = 0
+    """Of the answer alone, hidden reasoning included."""
     seconds: float = 0.0
 
 
-class Rating(Value):
+class Verdict(Asked):
+    """A judge's answer about one ordered pair, seen from the contestant's side."""
+
+    outcome: Outcome
+    preference: float | None = Field(None, ge=0, le=1)
+    """How much the contestant's response is preferred, ½ a tie, where the judge says more than win, tie or loss."""
+
+
+class Rating(Asked):
     """A pointwise judge's score of one response. Two ratings of a prompt make a comparison."""
 
     value: float | None
     """None where the response could not be scored; `reason` says why."""
-    reason: str = ""
+    by_turn: tuple[float, ...] = ()
+    """The score of each turn, where turns are scored apart; `value` is their mean."""
 
 
 class SequenceLogProb(NamedTuple):

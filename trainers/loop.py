@@ -25,7 +25,6 @@ from trainers.config import TrainConfig
 from trainers.preflight import lines, preflight
 from trainers.step import Lessons, Objective, PolicyModel, Step
 
-
 _PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=1))
 """NCCL gives up after ten minutes; one process may fill a cache of teacher logits for hours while the others wait."""
 

@@ -16,11 +16,13 @@ group = typer.Typer(help="Look after a store: upgrade its schema, publish it.", 
 def upgrade(store: StoreOption = STORE) -> None:
     """Bring a store to this program's schema; a copy is kept beside it. `run` does so by itself.
 
+    A published store is written anew in its place, as nothing else writes it.
+
     Example: dadpo-bench db upgrade --store results/local.sqlite3
     """
-    from dadpo_bench.store import open_store
+    from dadpo_bench.store import upgrade as bring
 
-    opened = open_store(store, create=False)
+    opened = bring(store)
     typer.echo(f"{opened.name} is up to date")
     opened.close()
 

@@ -1,6 +1,6 @@
 """The store: SQLAlchemy over SQLite or a server, the single source of truth of every stage."""
 
-from dadpo_bench.store.connection import Store, open_store, publish
+from dadpo_bench.store.connection import Store, open_store, publish, upgrade
 from dadpo_bench.store.rows import insert_missing, known_responses, save_task
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "open_store",
     "publish",
     "save_task",
+    "upgrade",
 ]

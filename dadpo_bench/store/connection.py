@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from alembic import command
@@ -218,12 +219,32 @@ def _migrate(store: Store, *, create: bool) -> None:
             f"{store.name} was made by a newer dadpo-bench (schema {revision}); upgrade this program to read it"
         )
     if store.published:
-        raise UserError(f"{store.name} is a published store of another schema version ({revision})")
+        raise UserError(
+            f"{store.name} was published by an older dadpo-bench (schema {revision}); to read it: "
+            f"dadpo-bench db upgrade --store {store.name}"
+        )
     if revision is not None and store.path is not None:
         copy_database(store.path, store.path.with_suffix(f".backup-{revision}.sqlite3"))
     with store.engine.connect().execution_options(writing=True) as connection, connection.begin():
         # Somebody else may have migrated while this process waited for the lock: alembic looks again.
         command.upgrade(_alembic(connection), "head")
+
+
+def upgrade(where: str) -> Store:
+    """Open a store, a published one of an older version too: that is written anew. Raises as `open_store`."""
+    path = Path(where.removeprefix("sqlite:///")).expanduser()
+    if "://" not in path.name and path.is_file():
+        with _plainly(where):
+            published = _application_id(path) == _PUBLISHED
+        if published:
+            with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+                working = Path(folder) / path.name
+                copy_database(path, working)
+                with closing(sqlite3.connect(working)) as raw:
+                    raw.execute("PRAGMA application_id=0")
+                with closing(open_store(str(working))) as store:
+                    publish(store, path)
+    return open_store(where, create=False)
 
 
 def copy_database(source: Path, target: Path) -> None:

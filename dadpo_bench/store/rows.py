@@ -41,7 +41,8 @@ def chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
 
 def save_prompts(session: Session, prompts: Iterable[Prompt]) -> None:
     """Keep prompts, whatever task they belong to."""
-    rows = [{"key": p.key, "turns": list(p.turns), "system": p.system} for p in prompts]
+    fields = {"turns", "system", "reference", "checklist"}
+    rows = [{"key": p.key, **p.model_dump(mode="json", include=fields)} for p in prompts]
     insert_missing(session, schema.Prompt, rows)
 
 

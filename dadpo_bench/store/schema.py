@@ -92,6 +92,9 @@ class Prompt(Base):
     key: Mapped[str] = mapped_column(Key, primary_key=True)
     turns: Mapped[list[Any]]
     system: Mapped[str] = mapped_column(Text)
+    reference: Mapped[list[Any]]
+    """A right answer to each turn; empty where there is none."""
+    checklist: Mapped[list[Any]]
 
 
 class Task(Base):
@@ -196,14 +199,27 @@ class Judge(Base):
     identity: Mapped[dict[str, Any]]
 
 
-class Rating(Base):
-    """A pointwise judge's score of one response; never a failure."""
+class _Asked:
+    """What is kept of every question to a judge: the columns of `types.Asked`."""
+
+    reason: Mapped[str] = mapped_column(String(200), default="")
+    raw: Mapped[str] = mapped_column(Text, default="")
+    resolved_model: Mapped[str] = mapped_column(String(200), default="")
+    fingerprint: Mapped[str] = mapped_column(String(200), default="")
+    tokens: Mapped[int] = mapped_column(default=0)
+    answer_tokens: Mapped[int] = mapped_column(default=0)
+    seconds: Mapped[float] = mapped_column(default=0.0)
+
+
+class Rating(_Asked, Base):
+    """A pointwise judge's score of one response; a failure until the next run asks again."""
 
     __tablename__ = "ratings"
     judge_key: Mapped[str] = mapped_column(ForeignKey("judges.key"), primary_key=True)
     response_key: Mapped[str] = mapped_column(ForeignKey("responses.key"), primary_key=True)
     value: Mapped[float | None]
-    reason: Mapped[str] = mapped_column(String(200))
+    by_turn: Mapped[list[Any]] = mapped_column(default=list)
+    asked: Mapped[datetime | None]
 
     @property
     def scored(self) -> bool:
@@ -211,7 +227,7 @@ class Rating(Base):
         return self.value is not None
 
 
-class Verdict(Base):
+class Verdict(_Asked, Base):
     """What a pairwise judge said of two responses in one order."""
 
     __tablename__ = "verdicts"
@@ -220,17 +236,32 @@ class Verdict(Base):
     baseline_response: Mapped[str] = mapped_column(ForeignKey("responses.key"), primary_key=True)
     order: Mapped[str] = mapped_column(String(2), primary_key=True)
     outcome: Mapped[str] = mapped_column(String(10))
-    reason: Mapped[str] = mapped_column(String(200))
-    raw: Mapped[str] = mapped_column(Text)
-    resolved_model: Mapped[str] = mapped_column(String(200))
-    tokens: Mapped[int]
-    seconds: Mapped[float]
+    preference: Mapped[float | None]
+    """Graded: 1 the contestant's response, 0 the baseline's."""
     asked: Mapped[datetime]
 
     @property
     def scored(self) -> bool:
         """Whether the judge said something."""
         return str(self.outcome) != Outcome.unscored
+
+    @property
+    def worth(self) -> float | None:
+        """What it gives the contestant: 1 a win, ½ a tie, 0 a loss, or the graded preference; None where unscored."""
+        worth = {Outcome.win: 1.0, Outcome.tie: 0.5, Outcome.loss: 0.0, Outcome.unscored: None}[Outcome(self.outcome)]
+        return worth if worth is None or self.preference is None else self.preference
+
+
+class JudgeEvaluation(Base):
+    """How a judge did on a set of labelled pairs, as `judge-eval` found it; a board made with that judge cites it."""
+
+    __tablename__ = "judge_evaluations"
+    judge_key: Mapped[str] = mapped_column(ForeignKey("judges.key"), primary_key=True)
+    set_key: Mapped[str] = mapped_column(Key, primary_key=True)
+    """Of the pairs and their labels, by content."""
+    name: Mapped[str] = mapped_column(String(200))
+    made: Mapped[datetime]
+    values: Mapped[dict[str, Any]]
 
 
 class Score(Base):

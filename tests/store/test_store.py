@@ -197,22 +197,49 @@ def test_other_betas_score_no_signal_again(filled: Store, recipe: Path, monkeypa
     assert {"dadpo (beta_teacher=0.1)", "dadpo (beta_teacher=0.5)"} <= labels
 
 
-def test_an_older_store_is_upgraded_after_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty store as the first version made it."""
+    upgrade = connection.command.upgrade
+    with monkeypatch.context() as then:
+        then.setattr(connection.command, "upgrade", lambda config, revision: upgrade(config, "0001"))
+        store = open_store(str(tmp_path / "old.sqlite3"))
+    yield store
+    store.close()
+
+
+def test_an_older_store_is_upgraded_after_a_backup(old: Store, tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite3"
-    store = open_store(str(path))
-    with store.write() as session:
-        insert_missing(session, schema.Protocol, [{"key": "k", "name": "kept", "settings": {}}])
-    # Not closed: as after a kill, the row lies in the -wal file alone.
-    upgraded = []
-    monkeypatch.setattr(connection.ScriptDirectory, "get_current_head", lambda self: "0002")
-    monkeypatch.setattr(connection.command, "upgrade", lambda config, revision: upgraded.append(revision))
-    reopened = open_store(str(path))
-    assert upgraded == ["head"]
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("INSERT INTO prompts VALUES ('p', '[\"Hi?\"]', '')")
+        raw.execute("INSERT INTO responses VALUES ('r', 'b', 'm', 'p', '{}', '[]')")
+        raw.execute("INSERT INTO judges VALUES ('j', 'pmi', 'pointwise', 1, '{}')")
+        raw.execute("INSERT INTO ratings VALUES ('j', 'r', 0.5, '')")
+        raw.commit()
+        # Not closed: as after a kill, the rows lie in the -wal file alone.
+        reopened = open_store(str(path))
+    with reopened.read() as session:
+        assert session.get_one(schema.Prompt, "p").reference == []
+        assert (rating := session.get_one(schema.Rating, ("j", "r"))).value == 0.5
+        assert (rating.raw, rating.tokens, rating.by_turn, rating.asked) == ("", 0, [], None)
     (backup,) = tmp_path.glob("old.backup-0001.sqlite3")
     with closing(sqlite3.connect(backup)) as raw:
-        assert raw.execute("SELECT name FROM protocols").fetchall() == [("kept",)]
+        assert raw.execute("SELECT value FROM ratings").fetchall() == [(0.5,)]
     reopened.close()
-    store.close()
+
+
+def test_an_older_published_store_is_upgraded_on_demand_alone(old: Store, tmp_path: Path) -> None:
+    path = tmp_path / "published.sqlite3"
+    publish(old, path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="db upgrade --store"):
+        open_store(str(path))
+    assert path.read_bytes() == before
+    done = CliRunner().invoke(app, ["db", "upgrade", "--store", str(path)])
+    assert (done.exit_code, done.output) == (0, f"{path} is up to date\n")
+    with closing(open_store(str(path))) as upgraded:
+        assert upgraded.published
+    assert sorted(tmp_path.iterdir()) == sorted([path, *tmp_path.glob("old.sqlite3*")])
 
 
 def test_a_failure_never_replaces_what_a_judge_said(tmp_path: Path) -> None:
