@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -32,7 +32,14 @@ from dadpo_bench.types import (
     content_key,
 )
 
-ORDERS: tuple[Order, ...] = ("ab", "ba")
+BOTH: tuple[Order, ...] = ("ab", "ba")
+
+
+def orders_of(asked: Literal["both", "random"], ours: str, theirs: str) -> tuple[Order, ...]:
+    """The orders in which two responses are shown, given their keys: both, or one that is drawn by them."""
+    if asked == "both":
+        return BOTH
+    return (BOTH[int(content_key("order", ours, theirs), 16) % 2],)
 
 
 class OpenJudge(NamedTuple):
@@ -92,13 +99,19 @@ Match = tuple[Stored, Stored]
 """The contestant's response and the baseline's, to one prompt."""
 
 
-def ask(bench: Bench, judge: OpenJudge, matches: Iterable[Match], label: str) -> list[str]:
+def ask(
+    bench: Bench,
+    judge: OpenJudge,
+    matches: Iterable[Match],
+    label: str,
+    orders: Literal["both", "random"] = "both",
+) -> list[str]:
     """Have every match judged that is not yet; returns the reasons of what stayed unscored this time."""
     unique = {(ours.key, theirs.key): (ours, theirs) for ours, theirs in matches}
     if judge.entry.kind == "pointwise":
         responses = {s.key: s for match in unique.values() for s in match}
         return _rate(bench, judge, list(responses.values()), label)
-    return _compare(bench, judge, list(unique.values()), label)
+    return _compare(bench, judge, list(unique.values()), label, orders)
 
 
 def _rate(bench: Bench, judge: OpenJudge, responses: Sequence[Stored], label: str) -> list[str]:
@@ -134,7 +147,9 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Sequence[Stored], label: st
     return reasons
 
 
-def _compare(bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: str) -> list[str]:
+def _compare(
+    bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: str, orders: Literal["both", "random"]
+) -> list[str]:
     known: set[tuple[str, str, str]] = set()
     with bench.store.read() as session:
         for chunk in chunks([ours.key for ours, _ in matches]):
@@ -149,7 +164,7 @@ def _compare(bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: st
     owed = [
         (ours, theirs, order)
         for ours, theirs in matches
-        for order in ORDERS
+        for order in orders_of(orders, ours.key, theirs.key)
         if (ours.key, theirs.key, order) not in known
     ]
     reasons: list[str] = []

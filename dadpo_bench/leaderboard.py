@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,9 +15,11 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
 from dadpo_bench.errors import WorkError
+from dadpo_bench.families import families
+from dadpo_bench.judging.evaluations import cited
 from dadpo_bench.places import METHODS_STORE
 from dadpo_bench.recipe import FIRST
-from dadpo_bench.scores import DRAWS, SEED, compute_rows, panels
+from dadpo_bench.scores import DRAWS, SEED, Panel, panels, rows_of
 from dadpo_bench.store import Store, open_store, schema
 
 Cells = dict[str, Any]
@@ -71,7 +74,8 @@ def sections(session: Session, *, differences: bool = False, per_seed: bool = Fa
 def _section(session: Session, protocol_key: str, judge_key: str, differences: bool, per_seed: bool) -> Section:
     protocol = session.get_one(schema.Protocol, protocol_key)
     judge = session.get_one(schema.Judge, judge_key)
-    computed = compute_rows(session, protocol_key, judge_key, per_seed=per_seed)
+    judged = panels(session, protocol_key, judge_key)
+    computed = rows_of(judged, per_seed=per_seed)
     tasks = list({task.key: task for task, _ in computed}.values())
     domains = {t.name: t.domain for t in sorted(tasks, key=lambda t: (t.domain, t.name))}
     order = list(domains)
@@ -92,13 +96,13 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
         proxy=judge.proxy,
         rows=rows,
         domains=domains,
-        facts=_facts(session, protocol, judge, tasks),
-        warnings=_warnings(session, protocol, judge, rows),
-        differences=_differences(session, protocol_key, judge_key) if differences else [],
+        facts=_facts(session, protocol, judge, judged),
+        warnings=_warnings(session, protocol, judge, judged, rows),
+        differences=_differences(judged) if differences else [],
     )
 
 
-def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tasks: Sequence[schema.Task]) -> list[str]:
+def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, judged: Sequence[Panel]) -> list[str]:
     runs = session.scalars(
         select(schema.Run).where(schema.Run.protocol_key == protocol.key).order_by(schema.Run.started)
     ).all()
@@ -109,7 +113,7 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tas
         groups = f", key-value groups a layer: −{pruning['groups']}" if pruning.get("groups") else ""
         student += f", pruned by {100 * pruning['ratio']:.0f} % ({pruning['importance']}{groups})"
     counts = []
-    for task in sorted(tasks, key=lambda t: (t.domain, t.name)):
+    for task in (panel.task for panel in judged):
         number_of = session.scalar(
             select(func.count()).select_from(schema.TaskPrompt).where(schema.TaskPrompt.task_key == task.key)
         )
@@ -121,6 +125,10 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, tas
         f"judge: {judge.name}" + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
         "baseline: the teacher's response to the same prompt",
     ]
+    evaluations = select(schema.JudgeEvaluation).where(schema.JudgeEvaluation.judge_key == judge.key)
+    facts += cited(session.scalars(evaluations))
+    if judge.kind == "pairwise" and all(panel.judgments.orders == 1 for panel in judged):
+        facts.append("orders: one for each pair, so the judge's position bias is not known")
     if runs:
         first, last = (r.started.date().isoformat() for r in (runs[0], runs[-1]))
         machine = runs[-1].environment
@@ -137,7 +145,9 @@ def _shown(model: str) -> str:
     return Path(model).name if model.startswith(("/", ".", "~")) else model
 
 
-def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, rows: Sequence[Cells]) -> list[str]:
+def _warnings(
+    session: Session, protocol: schema.Protocol, judge: schema.Judge, judged: Sequence[Panel], rows: Sequence[Cells]
+) -> list[str]:
     found = []
     board = [r for r in rows if r["baseline"] != FIRST]
     if judge.proxy:
@@ -151,6 +161,12 @@ def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, 
     )
     if shared:
         found.append(f"The judge scores with the weights of a contestant: {', '.join(shared)}.")
+    answered = sum((panel.judgments.answered_as for panel in judged), Counter[str]())
+    if kin := _kin(protocol, judge, answered):
+        found.append(f"The judge is of a contestant's family: {', '.join(sorted(kin))}.")
+    if len(answered) > 1:
+        shares = ", ".join(f"{model} ({count})" for model, count in answered.most_common())
+        found.append(f"The endpoint answered as {len(answered)} models, so the judge changed on the way: {shares}.")
     trained = [r["seeds"] for r in board if r["contestant"] not in ("student", "teacher")]
     if trained and min(trained) < 5:
         found.append(f"{min(trained)} training seed(s): the variance between seeds is poorly known.")
@@ -166,10 +182,16 @@ def _warnings(session: Session, protocol: schema.Protocol, judge: schema.Judge, 
     return found
 
 
-def _differences(session: Session, protocol_key: str, judge_key: str) -> list[Cells]:
+def _kin(protocol: schema.Protocol, judge: schema.Judge, answered: Iterable[str]) -> set[str]:
+    """Families that the judge shares with teacher or student, by their names."""
+    models = [protocol.settings[role].get("model") or "" for role in ("teacher", "student")]
+    return families(str(judge.identity.get("model", "")), *answered) & families(*(Path(name).name for name in models))
+
+
+def _differences(judged: Sequence[Panel]) -> list[Cells]:
     """Paired differences between methods on their shared prompts, Holm-corrected over the section."""
     found: list[Cells] = []
-    for panel in panels(session, protocol_key, judge_key):
+    for panel in judged:
         methods = [e for e in panel.entrants if e.kind == "method"]
         counts = scoring.bootstrap_counts(len(panel.prompts), DRAWS, SEED)
         outcomes = {e.label: scoring.prompt_outcomes(panel.orders(e)) for e in methods}

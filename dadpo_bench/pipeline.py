@@ -410,7 +410,7 @@ def _judge(run: _Run) -> None:
     )
     for made in canaries.values():
         matches += [(s, ours[s.response.prompt.key]) for s in made]
-    unscored = ask(bench, run.judge, matches, f"judge {run.judge.name}")
+    unscored = ask(bench, run.judge, matches, f"judge {run.judge.name}", recipe.orders)
     if unscored:
         reasons = sorted(set(unscored), key=unscored.count, reverse=True)
         bench.reporter.say(f"  {len(unscored)} unscored ({'; '.join(reasons[:3])}); run again to ask once more")

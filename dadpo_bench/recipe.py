@@ -131,6 +131,11 @@ class Recipe(Part):
     evaluation: Evaluation = Evaluation()
     judge: str = Field("pmi", description="A registered judge, `name` or `name:argument`.")
     judge_settings: dict[str, Any] = Field({}, description="Settings of that judge.")
+    orders: Literal["both", "random"] = Field(
+        "both",
+        description="Orders in which a pairwise judge sees two responses: both, or one drawn for each pair, which "
+        "costs half and cannot tell a judge's position bias.",
+    )
 
     @model_validator(mode="after")
     def _has_dsft(self) -> Recipe:
@@ -177,7 +182,7 @@ class Recipe(Part):
         return {"method": chosen.method, **settings}
 
 
-_NOT_SHARED = {"methods", "judge", "judge_settings", "summary", "seed"}
+_NOT_SHARED = {"methods", "judge", "judge_settings", "orders", "summary", "seed"}
 
 
 def method_config(method: str, settings: Mapping[str, Any], where: str = "") -> BaseModel | dict[str, Any]:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
+from dadpo_bench.judging.judgments import Judgments
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
 from dadpo_bench.types import Finish
@@ -93,11 +94,8 @@ class Panel:
         ).all()
         self._answers = self._read_answers([c.key for c in everyone])
         self._teacher = next((c for c in everyone if c.kind == "teacher"), None)
-        self._ratings: dict[str, float] = {}
-        self._verdicts: dict[tuple[str, str], dict[str, float]] = {}
-        self._asked: set[str] = set()
-        """Responses that the judge was asked about, whether it could say something or not."""
-        self._read_judgments()
+        used = {response for given in self._answers.values() for response in given.values()}
+        self.judgments = Judgments(session, judge, used)
         self.entrants = entrants([c for c in everyone if c is self._teacher or self._was_judged(c)])
 
     def _read_answers(self, keys: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -111,24 +109,7 @@ class Panel:
 
     def _was_judged(self, contestant: schema.Contestant) -> bool:
         """False for one whom a run was stopped before judging: never asked is not unscored."""
-        return not self._asked.isdisjoint(self._answers.get(contestant.key, {}).values())
-
-    def _read_judgments(self) -> None:
-        used = {response for given in self._answers.values() for response in given.values()}
-        if self._judge.kind == "pointwise":
-            query = select(schema.Rating).where(schema.Rating.judge_key == self._judge.key)
-            for rating in self._session.scalars(query):
-                if rating.response_key not in used:
-                    continue
-                self._asked.add(rating.response_key)
-                if rating.value is not None:
-                    self._ratings[rating.response_key] = rating.value
-            return
-        for verdict in self._session.scalars(select(schema.Verdict).where(schema.Verdict.judge_key == self._judge.key)):
-            self._asked.add(verdict.contestant_response)
-            if verdict.worth is not None:
-                pair = (verdict.contestant_response, verdict.baseline_response)
-                self._verdicts.setdefault(pair, {})[verdict.order] = verdict.worth
+        return not self.judgments.asked.isdisjoint(self._answers.get(contestant.key, {}).values())
 
     def orders(self, entrant: Entrant) -> Floats:
         """(seeds, prompts, orders) outcomes in [0, 1] against the entrant's baseline, NaN where unscored.
@@ -139,13 +120,12 @@ class Panel:
         prompts = [] if entrant.kind == "teacher" else self.prompts
         if entrant.kind == "canary":
             prompts = [p for p in prompts if p in self._answers[entrant.contestants[0].key]]
-        width = 1 if self._judge.kind == "pointwise" else 2
-        result = np.full((len(entrant.contestants), len(prompts), width), np.nan)
+        result = np.full((len(entrant.contestants), len(prompts), self.judgments.orders), np.nan)
         for s, contestant in enumerate(entrant.contestants):
             ours, theirs = self._answers[contestant.key], self._answers.get(self._baseline(contestant), {})
             for p, prompt in enumerate(prompts):
                 if prompt in ours and prompt in theirs:
-                    result[s, p] = self._outcome(ours[prompt], theirs[prompt])
+                    result[s, p] = self.judgments.outcomes(ours[prompt], theirs[prompt])
         return result
 
     def _baseline(self, contestant: schema.Contestant) -> str:
@@ -160,14 +140,6 @@ class Panel:
             ),
             "",
         )
-
-    def _outcome(self, ours: str, theirs: str) -> list[float]:
-        if self._judge.kind == "pointwise":
-            if ours not in self._ratings or theirs not in self._ratings:
-                return [np.nan]
-            return [0.5 + 0.5 * float(np.sign(self._ratings[ours] - self._ratings[theirs]))]
-        given = self._verdicts.get((ours, theirs), {})
-        return [given.get(order, np.nan) for order in ("ab", "ba")]
 
     def row(self, entrant: Entrant) -> Row:
         """The entrant's row."""
@@ -261,8 +233,13 @@ def compute_rows(
     session: Session, protocol_key: str, judge_key: str, *, per_seed: bool = False
 ) -> list[tuple[schema.Task, Row]]:
     """Every row of a board section; but for the teacher's, rows without any judged prompt are left out."""
+    return rows_of(panels(session, protocol_key, judge_key), per_seed=per_seed)
+
+
+def rows_of(judged: Sequence[Panel], *, per_seed: bool = False) -> list[tuple[schema.Task, Row]]:
+    """As `compute_rows`, of panels that are at hand."""
     rows = []
-    for panel in panels(session, protocol_key, judge_key):
+    for panel in judged:
         everyone = [c for e in panel.entrants for c in e.contestants]
         for entrant in entrants(everyone, per_seed=True) if per_seed else panel.entrants:
             row = panel.row(entrant)

@@ -2,12 +2,12 @@
 
 import os
 
-from dadpo_bench.cli import boards, db, listing, plan, run
+from dadpo_bench.cli import boards, db, judge_eval, listing, plan, run
 from dadpo_bench.cli.app import app
 
 __all__ = ["app", "main"]
 
-for commands in (run, plan, listing, boards, db):
+for commands in (run, plan, judge_eval, listing, boards, db):
     commands.register(app)
 
 

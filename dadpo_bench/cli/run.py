@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -50,6 +50,10 @@ def run(
         str | None,
         typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o."),
     ] = None,
+    orders: Annotated[
+        Literal["both", "random"] | None,
+        typer.Option(help="Orders in which a pairwise judge sees two responses; `random` costs half."),
+    ] = None,
     until: Annotated[str, typer.Option(metavar="STAGE", help=f"Stop behind this stage: {', '.join(Stage)}.")] = "score",
     store: StoreOption = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
@@ -65,7 +69,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    chosen = load_recipe(recipe, changes or [], judge)
+    changes = [*(changes or []), *([f"orders={orders}"] if orders else [])]
+    chosen = load_recipe(recipe, changes, judge)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("start dadpo-bench once, as itself; --launch '--num_processes N' is for its trainings")
     # Imports torch: after every mistake that can be told without it.
@@ -104,7 +109,7 @@ def run(
     arguments = {
         "methods": methods,
         "recipe": recipe,
-        "set": changes or [],
+        "set": changes,
         "seeds": seeds,
         "judge": chosen.judge,
     }
@@ -113,7 +118,7 @@ def run(
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
     again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
     again += ["--judge", shlex.quote(judge)] if judge else []
-    again += [f"--set {shlex.quote(change)}" for change in changes or []]
+    again += [f"--set {shlex.quote(change)}" for change in changes]
     again += ["--store", shlex.quote(opened.name)] if store != STORE else []
     if Stage(until) is Stage.score:
         show_result(console, opened, plan.protocol_key, chosen.judge, again, as_json=as_json)

@@ -75,6 +75,12 @@ def known_responses(session: Session, batch_keys: Sequence[str]) -> list[schema.
     return found
 
 
+def to_prompt(row: schema.Prompt, id: str = "", category: str = "") -> Prompt:
+    """A stored prompt as the bench speaks of it; ids and categories are kept with tasks."""
+    fields = {name: tuple(getattr(row, name)) for name in ("turns", "reference", "checklist")}
+    return Prompt(id=id, category=category, system=row.system, **fields)
+
+
 def to_response(row: schema.Response, prompt: Prompt) -> Response:
     """A stored response as the bench speaks of it."""
     return Response(prompt=prompt, replies=tuple(Reply.model_validate(reply) for reply in row.replies))

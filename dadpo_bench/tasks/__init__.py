@@ -5,7 +5,6 @@ A registered task's target is called with a split's name and gives its prompts.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import explain
+from dadpo_bench.records import read_records
 from dadpo_bench.registry import TaskEntry
 from dadpo_bench.types import Prompt, Value, content_key
 
@@ -80,37 +80,16 @@ def load_task(
 
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
-    """Prompts from JSON Lines: {"id", "turns": […], "category"?, "system"?} a line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"prompts file {path}: {getattr(error, 'strerror', None) or error}") from error
+    """Prompts from JSON Lines: {"id", "turns": […], "category"?, "system"?, "reference"?, "checklist"?} a line."""
     prompts = []
-    # Not splitlines: U+2028 inside a JSON string is text, not a line's end.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
+    for place, record in read_records(path, "prompts file"):
         try:
-            prompt = Prompt.model_validate(json.loads(line))
+            prompt = Prompt.model_validate(record)
         except ValidationError as error:
-            raise UserError(f"{path}, line {number}: {explain(error, '')}") from error
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = getattr(error, "msg", "nested too deeply")
-            raise UserError(f"{path}, line {number}: not valid JSON ({reason})") from error
-        if not _encodable(prompt):
-            raise UserError(f"{path}, line {number}: a \\ud800 to \\udfff stands alone, which is no character")
+            raise UserError(f"{place}: {explain(error, '')}") from error
         if not prompt.turns or not all(turn.strip() for turn in prompt.turns):
-            raise UserError(f"{path}, line {number}: a prompt needs at least one turn, and none may be empty")
+            raise UserError(f"{place}: a prompt needs at least one turn, and none may be empty")
         prompts.append(prompt)
     if not prompts:
         raise UserError(f"prompts file {path} holds no prompt")
     return tuple(prompts)
-
-
-def _encodable(prompt: Prompt) -> bool:
-    """JSON may escape half a surrogate pair; no tokenizer and no database takes it."""
-    try:
-        "".join((prompt.id, prompt.category, prompt.system, *prompt.turns)).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

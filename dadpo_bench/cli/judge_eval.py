@@ -1,0 +1,205 @@
+"""`dadpo-bench judge-eval`: is a judge worth asking?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dadpo_bench.cli.options import STORE, JsonOption, StoreOption
+from dadpo_bench.errors import UserError
+from dadpo_bench.places import REFERENCE_STORE
+from dadpo_bench.recipe import DEFAULT, load_recipe
+
+if TYPE_CHECKING:
+    from dadpo_bench.judging.canary_trial import CanaryReport
+
+_EXAMPLES = """
+Try a judge before trusting it: canaries that it must rank low, and pairs that people have labelled.
+
+Without --pairs it compares canaries, and the teacher as a control, with dSFT: responses of the store's own run, or of
+the committed reference. Everything asked is kept: the same command goes on, and boards made with the judge cite it.
+
+Labelled pairs are read as they are published (.jsonl, .json, .parquet): JudgeBench, MT-Bench's human judgments,
+AlpacaEval's annotations, or lines of our own: {"turns": ["…"], "first": ["…"], "second": ["…"], "label": "first"}
+with label first, second or tie ("labels": [… of several annotators]).
+
+Examples:
+
+  dadpo-bench judge-eval pmi
+
+  dadpo-bench judge-eval chat:gpt-4o --pairs judgebench.jsonl --retest 50
+
+  dadpo-bench judge-eval chat:local --set base_url=http://127.0.0.1:8000/v1 --pairs pairs.jsonl --against pmi
+"""
+
+
+def judge_eval(
+    judge: Annotated[str, typer.Argument(metavar="JUDGE", help="NAME or NAME:ARGUMENT, e.g. pmi, chat:gpt-4o.")],
+    pairs: Annotated[
+        list[Path] | None, typer.Option(help="File of labelled pairs; may be given several times.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the judge.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="JUDGE", help="Another judge, at its defaults, on the same pairs.")
+    ] = None,
+    retest: Annotated[int, typer.Option(min=0, help="Labelled pairs that are asked a second time.")] = 0,
+    responses: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Store whose run gave the canaries' and dSFT's responses.")
+    ] = None,
+    store: StoreOption = STORE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """See `_EXAMPLES`, which typer shows."""
+    recipe = load_recipe(DEFAULT, [f"judge_settings.{change}" for change in changes or []], judge)
+    if (against or retest) and not pairs:
+        raise UserError("--against and --retest go with --pairs")
+    from dadpo_bench.comparisons import construct_judge, note_judge
+    from dadpo_bench.engine import LocalEngine
+    from dadpo_bench.judging.canary_trial import canary_answers, canary_data, keep_canaries, try_canaries
+    from dadpo_bench.judging.evaluations import keep_evaluation
+    from dadpo_bench.judging.labelled import read_pairs
+    from dadpo_bench.judging.quality import measure
+    from dadpo_bench.models import find
+    from dadpo_bench.progress import Reporter
+    from dadpo_bench.stages.bench import Bench
+    from dadpo_bench.store import open_store
+    from dadpo_bench.types import JudgeContext
+
+    labelled = [read_pairs(path) for path in pairs or []]
+    context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
+    ready = construct_judge(judge, recipe.judge_settings, context)
+    other = construct_judge(against, {}, context) if against else None
+    source = _source(responses, store) if not labelled else ""
+    opened = open_store(store)
+    console = Console()
+    reporter = Reporter(Console(stderr=True), quiet=quiet)
+    bench = Bench(opened, LocalEngine(), reporter)
+    found: dict[str, Any] = {"judge": judge}
+    with reporter.running():
+        asked = note_judge(bench, judge, *ready)
+        if labelled:
+            second = note_judge(bench, against, *other) if against and other else None
+            found["sets"] = []
+            for each in labelled:
+                values = measure(bench, asked, each, against=second, retest=retest)
+                keep_evaluation(bench, asked, each.key, each.name, values)
+                found["sets"].append(values)
+        else:
+            origin = open_store(source, create=False)
+            report = try_canaries(bench, asked, canary_answers(origin))
+            origin.close()
+            keep_canaries(bench, asked, report)
+            found["canaries"] = canary_data(report)
+    opened.close()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    elif labelled:
+        for values in found["sets"]:
+            _show_set(console, judge, values)
+    else:
+        _show_canaries(console, judge, report)
+
+
+def _source(responses: str | None, store: str) -> str:
+    """The store whose run is looked at: the one named, else the user's own where it has one, else the reference."""
+    if responses:
+        return responses
+    from dadpo_bench.judging.canary_trial import has_canaries
+
+    if has_canaries(store) or not REFERENCE_STORE.is_file():
+        return store
+    return str(REFERENCE_STORE)
+
+
+def _show_canaries(console: Console, judge: str, report: CanaryReport) -> None:
+    from dadpo_bench.judging.canary_trial import CONTROL
+
+    table = Table(title=f"judge {judge}: against dSFT", padding=(0, 0))
+    for name in ("contestant", "win rate", "95 % interval", "prompts", "unscored", "must", ""):
+        table.add_column(name, justify="left" if name == "contestant" else "right")
+    for canary in report.canaries:
+        s = canary.summary
+        rate = "–" if s.win_rate is None else f"{s.win_rate:.1f}"
+        interval = "–" if s.ci_low is None or s.ci_high is None else f"{s.ci_low:.0f} to {s.ci_high:.0f}"
+        must, done = ("win" if canary.name == CONTROL else "lose"), ("ok" if canary.passed else "NO")
+        table.add_row(canary.name, rate, interval, str(s.prompts), str(s.unscored), must, done)
+    console.print(table)
+    lines = [
+        f"flip rate: {_percent(report.flip_rate)} (a coin flips half its verdicts)",
+        f"verdicts for the response shown first: {_percent(report.first_shown)} (fair: 50 %)",
+        f"agrees with `longer`, the null judge: {_percent(report.like_longer)} of decided comparisons",
+        f"unscored: {report.unscored}",
+        "usable: every canary loses clearly" if report.usable else "NOT usable: a canary does not lose clearly",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+_LINES = {
+    "agreement": "agrees with the labels",
+    "agreement_without_ties": "… where neither says tie",
+    "between_annotators": "annotators agree with each other",
+    "between_annotators_without_ties": "… where neither says tie",
+    "cohen_kappa": "Cohen's κ with the majority",
+    "krippendorff_alpha": "Krippendorff's α, judge among annotators",
+    "krippendorff_alpha_of_labels": "… of the annotators alone",
+    "flip_rate": "flip rate",
+    "first_shown": "verdicts for the response shown first (fair: 50 %)",
+    "prefers_longer": "verdicts for the longer response",
+    "labels_prefer_longer": "… labels",
+    "prefers_list": "verdicts for the one with a list",
+    "labels_prefer_list": "… labels",
+    "like_longer": "agrees with `longer`, the null judge",
+    "retest": "agrees with itself, asked again",
+    "tokens_per_1000": "tokens of 1,000 judgments",
+    "answer_tokens_per_1000": "… of the answers alone",
+    "seconds_per_1000": "seconds of 1,000 judgments, one by one",
+}
+_COEFFICIENTS = {"cohen_kappa", "krippendorff_alpha", "krippendorff_alpha_of_labels"}
+
+
+def _show_set(console: Console, judge: str, values: Mapping[str, Any]) -> None:
+    title = (
+        f"judge {judge}: {values['set']} ({values['format']}, {values['pairs']} pairs, {values['unscored']} unscored)"
+    )
+    table = Table(title=title, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, words in _LINES.items():
+        if name in values:
+            table.add_row(words, _cell(name, values[name]))
+    if other := values.get("against"):
+        table.add_section()
+        table.add_row(f"agrees with judge {other['judge']}", _cell("agreement", other["agreement"]))
+        table.add_row("… where neither says tie", _cell("agreement", other["agreement_without_ties"]))
+        table.add_row("Cohen's κ with it", _cell("cohen_kappa", other["cohen_kappa"]))
+        table.add_row("its agreement with the labels", _cell("agreement", other["its_agreement_with_labels"]))
+    console.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return f"{value['share']:.1f} % ({value['low']:.1f} to {value['high']:.1f}) of {value['votes']}"
+    if name in _COEFFICIENTS:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if name.endswith("_per_1000") else f"{value:.1f} %"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} %"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("judge-eval", help=_EXAMPLES)(judge_eval)

@@ -1,0 +1,41 @@
+"""What judging the judge shares: responses noted, outcomes read, and what the null judge says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dadpo_bench.comparisons import Match, OpenJudge
+from dadpo_bench.judging.judgments import Judgments
+from dadpo_bench.scoring.outcomes import Floats
+from dadpo_bench.stages.bench import Bench
+from dadpo_bench.store import insert_missing, schema
+from dadpo_bench.store.rows import save_prompts
+from dadpo_bench.types import Prompt, Response
+
+
+def keep_responses(bench: Bench, prompts: Sequence[Prompt], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note responses and their prompts; those that are there stay as they are."""
+    with bench.store.write() as session:
+        save_prompts(session, {p.key: p for p in prompts}.values())
+        insert_missing(session, schema.Response, rows)
+
+
+def orders_of_matches(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> Floats:
+    """(matches, orders) outcomes."""
+    with bench.store.read() as session:
+        row = session.get_one(schema.Judge, judge.key)
+        said = Judgments(session, row, {stored.key for match in matches for stored in match})
+        return np.array([said.outcomes(ours.key, theirs.key) for ours, theirs in matches])
+
+
+def longer(pairs: Sequence[tuple[Response, Response]]) -> Floats:
+    """What `longer` says of them."""
+    said: Floats = 0.5 + 0.5 * np.sign(np.array([length(a) - length(b) for a, b in pairs]))
+    return said
+
+
+def length(response: Response) -> float:
+    return float(len(response.text))

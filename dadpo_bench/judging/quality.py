@@ -1,0 +1,148 @@
+"""How a judge does on labelled pairs: does it agree with people, and with itself?
+
+All it is asked goes through the store, so an interrupted evaluation goes on, and another run pays nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select
+
+from dadpo_bench import scoring
+from dadpo_bench.comparisons import BOTH, Match, OpenJudge, ask
+from dadpo_bench.judging.asked import keep_responses, length, longer, orders_of_matches
+from dadpo_bench.judging.labelled import LabelledSet
+from dadpo_bench.scoring import agreement
+from dadpo_bench.scoring.outcomes import Floats
+from dadpo_bench.stages.bench import Bench
+from dadpo_bench.stages.responses import Stored
+from dadpo_bench.store import schema
+from dadpo_bench.types import Comparison, JsonObject, Outcome, Response, content_key
+
+_GIVEN = "given"
+"""In a model's place where a file holds the response."""
+
+_LIST = re.compile(r"^[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]", re.MULTILINE)
+
+
+def measure(
+    bench: Bench,
+    judge: OpenJudge,
+    labelled: LabelledSet,
+    *,
+    against: OpenJudge | None = None,
+    retest: int = 0,
+) -> JsonObject:
+    """How a judge does on labelled pairs: agreement, biases, cost. `retest` pairs are asked once more, unstored."""
+    matches = [(_stored(p.first), _stored(p.second)) for p in labelled.pairs]
+    given = {stored.key: stored for match in matches for stored in match}
+    keep_responses(bench, [s.response.prompt for s in given.values()], [_row(s) for s in given.values()])
+    ask(bench, judge, matches, f"{judge.name}: {labelled.name}")
+    orders = orders_of_matches(bench, judge, matches)
+    verdicts = scoring.prompt_outcomes(orders)
+    widest = max(len(p.labels) for p in labelled.pairs)
+    labels = np.array([[*p.labels, *[np.nan] * (widest - len(p.labels))] for p in labelled.pairs]).T
+    pairs = [(p.first, p.second) for p in labelled.pairs]
+    lengths, lists = (np.array([[trait(r) for r in both] for both in pairs]).T for trait in (length, _has_list))
+    most = agreement.majority(labels)
+    found: dict[str, Any] = {
+        "set": labelled.name,
+        "format": labelled.format,
+        "pairs": len(labelled.pairs),
+        "unscored": int(np.isnan(verdicts).sum()),
+        "agreement": _shown(agreement.agreement(verdicts, labels)),
+        "agreement_without_ties": _shown(agreement.agreement(verdicts, labels, ties=False)),
+        "between_annotators": agreement.between_annotators(labels),
+        "between_annotators_without_ties": agreement.between_annotators(labels, ties=False),
+        "cohen_kappa": agreement.cohen_kappa(verdicts, most),
+        "krippendorff_alpha": agreement.krippendorff_alpha(np.vstack([verdicts, labels])),
+        "krippendorff_alpha_of_labels": agreement.krippendorff_alpha(labels) if widest > 1 else None,
+        "flip_rate": scoring.flip_rate(orders),
+        "first_shown": agreement.first_shown_share(orders),
+        "prefers_longer": agreement.preferred_share(verdicts, *lengths),
+        "labels_prefer_longer": agreement.preferred_share(labels, *lengths),
+        "prefers_list": agreement.preferred_share(verdicts, *lists),
+        "labels_prefer_list": agreement.preferred_share(labels, *lists),
+        "like_longer": _shown(agreement.agreement(verdicts, longer(pairs), ties=False)),
+        **_cost(bench, judge, matches),
+    }
+    if retest:
+        found["retest"] = _shown(_ask_again(judge, matches[:retest], orders[:retest]))
+    if against:
+        ask(bench, against, matches, f"{against.name}: {labelled.name}")
+        other = scoring.prompt_outcomes(orders_of_matches(bench, against, matches))
+        found["against"] = {
+            "judge": against.name,
+            "agreement": _shown(agreement.agreement(verdicts, other)),
+            "agreement_without_ties": _shown(agreement.agreement(verdicts, other, ties=False)),
+            "cohen_kappa": agreement.cohen_kappa(verdicts, other),
+            "its_agreement_with_labels": _shown(agreement.agreement(other, labels)),
+        }
+    return found
+
+
+def _stored(response: Response) -> Stored:
+    texts = [reply.text for reply in response.replies]
+    return Stored(content_key(_GIVEN, response.prompt.key, texts), response)
+
+
+def _row(stored: Stored) -> dict[str, Any]:
+    """Of a response that no model of this store gave."""
+    return {
+        "key": stored.key,
+        "batch_key": content_key(_GIVEN),
+        "model_key": _GIVEN,
+        "prompt_key": stored.response.prompt.key,
+        "sampling": {},
+        "replies": [reply.model_dump(mode="json") for reply in stored.response.replies],
+    }
+
+
+def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str, Any]:
+    """Tokens and seconds of 1,000 judgments, as the endpoint counted them; null where no call was counted."""
+    pointwise = judge.entry.kind == "pointwise"
+    table: Any = schema.Rating if pointwise else schema.Verdict
+    which = table.response_key if pointwise else table.contestant_response
+    keys = list({stored.key for match in matches for stored in (match if pointwise else match[:1])})
+    total = np.zeros(4)
+    with bench.store.read() as session:
+        for start in range(0, len(keys), 500):
+            query = select(
+                func.count(), func.sum(table.tokens), func.sum(table.answer_tokens), func.sum(table.seconds)
+            ).where(table.judge_key == judge.key, which.in_(keys[start : start + 500]), table.tokens > 0)
+            total += [value or 0 for value in session.execute(query).one()]
+    names = ("tokens_per_1000", "answer_tokens_per_1000", "seconds_per_1000")
+    if not total[0]:
+        return dict.fromkeys(names)
+    return {name: 1000 * float(value / total[0]) for name, value in zip(names, total[1:], strict=True)}
+
+
+def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> agreement.Share | None:
+    """Test and retest: the same questions a second time, each order a comparison of its own."""
+    again = np.full_like(orders, np.nan)
+    if judge.entry.kind == "pointwise":
+        responses = [stored.response for match in matches for stored in match]
+        values = np.full(len(responses), np.nan)
+        for index, rating in judge.judge.rate(responses):
+            values[index] = np.nan if rating.value is None else rating.value
+        again[:, 0] = 0.5 + 0.5 * np.sign(values[0::2] - values[1::2])
+    else:
+        asked = [Comparison(contestant=a.response, baseline=b.response, order=o) for a, b in matches for o in BOTH]
+        worth = {Outcome.win: 1.0, Outcome.tie: 0.5, Outcome.loss: 0.0, Outcome.unscored: np.nan}
+        with closing(judge.judge.judge(asked)) as verdicts:
+            for index, verdict in verdicts:
+                again[divmod(index, len(BOTH))] = worth[verdict.outcome]
+    return agreement.agreement(again.ravel(), orders.ravel())
+
+
+def _shown(share: agreement.Share | None) -> dict[str, Any] | None:
+    return share._asdict() if share else None
+
+
+def _has_list(response: Response) -> float:
+    return float(_LIST.search(response.text) is not None)

@@ -1,0 +1,65 @@
+"""Records of a data file: JSON Lines, a JSON list or Parquet, each with the place to name where it is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dadpo_bench.errors import UserError
+
+
+def read_records(path: Path, what: str) -> Iterator[tuple[str, Any]]:
+    """(place, record) of every record; `what` says in errors what the file should be.
+
+    Raises `UserError` where the file cannot be read, is not what its name says, or holds half a surrogate pair.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet(path, what)
+        return
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    if path.suffix == ".json":
+        content = _parse(text, str(path))
+        if not isinstance(content, list):
+            raise UserError(f"{path}: a .json file holds one list of records; write one record a line in a .jsonl file")
+        yield from ((_whole(record, f"{path}, record {number}"), record) for number, record in enumerate(content, 1))
+        return
+    # Not splitlines: U+2028 inside a JSON string is text, not a line's end.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            record = _parse(line, place)
+            yield _whole(record, place), record
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        raise UserError(f"{place}: not valid JSON ({reason})") from error
+
+
+def _whole(record: Any, place: str) -> str:
+    """The place, where no tokenizer or database will choke on the record: JSON may escape half a surrogate pair."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: a \\ud800 to \\udfff stands alone, which is no character") from error
+    return place
+
+
+def _parquet(path: Path, what: str) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    for number, record in enumerate(table.to_pylist(), 1):
+        yield f"{path}, row {number}", record
