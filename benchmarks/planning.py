@@ -35,7 +35,6 @@ from dadpo_bench.models import (
     chat_tokenizer,
     device,
     find,
-    footprint,
     load_model,
     sequence_log_probs,
     streaming,
@@ -45,6 +44,7 @@ from dadpo_bench.models.embedded import NAME
 from dadpo_bench.models.flops import training_flops
 from dadpo_bench.models.memory import peak_bytes, release_memory, resident_bytes
 from dadpo_bench.models.shape import shape_of
+from dadpo_bench.planning import footprint
 from dadpo_bench.types import Example, Job, Pair, Reply
 from trainers.step import PolicyModel
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from sqlalchemy import select
 
 from dadpo_bench import pipeline
+from dadpo_bench.cli.dry_run import show_estimate
 from dadpo_bench.cli.result import show_result
 from dadpo_bench.engine import LocalEngine
-from dadpo_bench.estimate import show_estimate
 from dadpo_bench.leaderboard import escape, render
 from dadpo_bench.pipeline import make_plan, run
 from dadpo_bench.progress import Reporter, silent

@@ -10,9 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dadpo_bench.hardware import GPUS
-from dadpo_bench.planning import ROOM, Forecast, Setting, Shapes
-from dadpo_bench.workload import FILLED
+from dadpo_bench.planning import FILLED, GPUS, ROOM, Forecast, Setting, Shapes
 
 _HEADS = {
     "cache": "KV\ncache",

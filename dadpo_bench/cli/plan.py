@@ -61,15 +61,13 @@ def plan(
     given = dict(map(_config, configs or []))
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.forecast import as_data, show_plan
-    from dadpo_bench.hardware import hardware
     from dadpo_bench.pipeline import make_plan
-    from dadpo_bench.planning import Setting, forecast, shapes_of
-    from dadpo_bench.workload import loads
+    from dadpo_bench.planning import Setting, forecast_of, hardware_of, loads, shapes_of
 
     made = make_plan(chosen, list(chosen.methods), seeds)
-    setting = Setting(hardware(gpu), gpus, utilisation)
+    setting = Setting(hardware_of(gpu), gpus, utilisation)
     shapes = shapes_of(chosen, given)
-    forecasts = [forecast(load, shapes, setting) for load in loads(made)]
+    forecasts = [forecast_of(load, shapes, setting) for load in loads(made)]
     if as_json:
         typer.echo(json.dumps(as_data(shapes, setting, forecasts), indent=1))
     else:

@@ -74,11 +74,12 @@ def run(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("start dadpo-bench once, as itself; --launch '--num_processes N' is for its trainings")
     # Imports torch: after every mistake that can be told without it.
+    from dadpo_bench.cli.dry_run import show_estimate
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
-    from dadpo_bench.estimate import estimate, show_estimate
     from dadpo_bench.pipeline import judge_of, make_plan
     from dadpo_bench.pipeline import run as run_stages
+    from dadpo_bench.planning import estimate
     from dadpo_bench.progress import Reporter
     from dadpo_bench.registry import unknown
     from dadpo_bench.stages.bench import Bench

@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from dadpo_bench.errors import UserError
-from dadpo_bench.hardware import GPUS, Hardware
-from dadpo_bench.models import footprint
 from dadpo_bench.models.flops import forward_flops
-from dadpo_bench.models.footprint import MASTER, Memory
-from dadpo_bench.models.loading import find_config, reading
 from dadpo_bench.models.logprobs import SCORING_TOKENS
-from dadpo_bench.models.shape import Shape, hollow_model, shape_of
-from dadpo_bench.recipe import Recipe
-from dadpo_bench.workload import Load
+from dadpo_bench.planning import footprint
+from dadpo_bench.planning.footprint import MASTER, Memory
+from dadpo_bench.planning.hardware import GPUS, Hardware
+from dadpo_bench.planning.shapes import Shapes
+from dadpo_bench.planning.workload import Load
 
 ROOM = 0.95
 """Share of a device's memory that may be planned with: the rest is the driver's and the allocator's."""
 
 _MOST_GPUS, _RANK = 64, 16
-
-
-class Shapes(NamedTuple):
-    """Sizes of the recipe's models."""
-
-    teacher: Shape
-    student: Shape
-    parent: Shape
-    """What the student is pruned from; the student itself where it is not."""
-
-    def of(self, load: Load) -> Shape:
-        """Of the model that does the work."""
-        return {"teacher": self.teacher, "student": self.student, "parent": self.parent}[load.model]
-
-
-def shapes_of(recipe: Recipe, configs: Mapping[str, Path]) -> Shapes:
-    """Sizes of the recipe's models. `configs`: by role, a config.json to read instead of the model's own.
-
-    Raises `UserError` where a config cannot be had or read, or where the model cannot be pruned so.
-    """
-    sources = {"teacher": recipe.teacher.model, "student": recipe.student.model}
-    if "student" in configs and not sources["student"]:
-        raise UserError("--config student=…: this recipe's student is pruned from its teacher")
-
-    def shape(role: str, prune: tuple[float, int] | None = None) -> Shape:
-        path = configs.get(role) or find_config(str(sources[role])) / "config.json"
-        with reading(path, "config"):
-            try:
-                return shape_of(hollow_model(json.loads(path.read_text()), prune))
-            except RuntimeError as error:  # torch, of sizes that no tensor has
-                raise UserError(f"{path}: no such model can be ({error})") from error
-
-    teacher, prune = shape("teacher"), recipe.student.prune
-    parent = shape("student") if sources["student"] else teacher
-    pruned = prune and shape("student" if sources["student"] else "teacher", (prune.ratio, prune.groups))
-    return Shapes(teacher, pruned or parent, parent)
 
 
 class Setting(NamedTuple):
@@ -83,7 +42,7 @@ class Forecast(NamedTuple):
     """Changes that make it fit, by the same arithmetic; empty where it does, or where none was found."""
 
 
-def forecast(load: Load, shapes: Shapes, setting: Setting) -> Forecast:
+def forecast_of(load: Load, shapes: Shapes, setting: Setting) -> Forecast:
     """Memory, FLOPs and hours of a load, and what to change where it does not fit."""
     memory = memory_of(load, shapes, setting)
     fits = memory.total <= ROOM * setting.hardware.memory

@@ -48,7 +48,7 @@ GPUS = {
 }
 
 
-def hardware(name: str | None) -> Hardware:
+def hardware_of(name: str | None) -> Hardware:
     """A GPU of the table by name; this machine's own device for `cpu` or none. Raises `UserError` for others."""
     if name in GPUS:
         return GPUS[name]

@@ -6,21 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models.embedded import NAME
 from dadpo_bench.models.loading import at_hand
 from dadpo_bench.models.precision import compute_dtype, device
 from dadpo_bench.pipeline import Plan, done_stages
+from dadpo_bench.planning.workload import Load, loads
 from dadpo_bench.progress import dry
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import open_store
 from dadpo_bench.store.connection import copy_database
-from dadpo_bench.workload import Load, loads
 
 
 class Rates(NamedTuple):
@@ -88,28 +84,3 @@ def _done(plan: Plan, store: Path) -> list[Stage]:
         done = done_stages(Bench(opened, LocalEngine(), dry()), plan)
         opened.close()
     return done
-
-
-def show_estimate(console: Console, plan: Plan, costs: list[Cost]) -> None:
-    """The table and the sum."""
-    recipe = plan.recipe
-    table = Table(title=escape(recipe.name))
-    for name in ("stage", "items", "tokens", "minutes", "state"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
-    for cost in costs:
-        minutes = "–" if cost.seconds is None else f"{cost.seconds / 60:.1f}"
-        state = "done" if cost.done else "to do" if cost.items else "–"
-        table.add_row(cost.stage, f"{cost.items:,} {cost.unit}", f"{cost.tokens:,}", minutes, state)
-    console.print(table)
-    facts = [
-        f"contestants: teacher, student, {', '.join(plan.trained)}; seeds: {', '.join(map(str, plan.seeds))}",
-        f"tasks: {', '.join(f'{t.name} ({len(t.prompts)} prompts)' for t in plan.tasks)}; judge: {recipe.judge}",
-        f"arithmetic: {str(compute_dtype()).removeprefix('torch.')} on {device().type}",
-    ]
-    if all(c.seconds is not None for c in costs):
-        left = sum(c.seconds or 0 for c in costs if not c.done)
-        facts.append(f"about {left / 60:.0f} minutes to do on two cores; parts of a stage that are done count as to do")
-    else:
-        facts.append("no time: the rates of this model on this machine are not known")
-    for fact in facts:
-        console.print(fact, markup=False, highlight=False, soft_wrap=True)

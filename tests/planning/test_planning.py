@@ -12,19 +12,18 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from dadpo_bench.cli import app
-from dadpo_bench.hardware import GPUS
 from dadpo_bench.models import Branching, Precision, Stream, device, load_model, streaming
 from dadpo_bench.models.flops import forward_flops, training_flops
-from dadpo_bench.models.footprint import saved_activations
 from dadpo_bench.models.shape import hollow_model, shape_of
 from dadpo_bench.pipeline import make_plan
-from dadpo_bench.planning import ROOM, Setting, Shapes, forecast, memory_of, shapes_of
+from dadpo_bench.planning import GPUS, ROOM, Load, Setting, Shapes, forecast_of, loads, shapes_of
+from dadpo_bench.planning.footprint import saved_activations
+from dadpo_bench.planning.forecast import memory_of
 from dadpo_bench.recipe import load_recipe
-from dadpo_bench.workload import Load, loads
 from tests.tiny import build_tiny_model
 from trainers.step import PolicyModel
 
-CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
+CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 PAPER = {
     "vicuna-7b-pruned20": {"teacher": "vicuna-7b-v1.5"},
     "qwen2.5-1.5b-from-7b": {"teacher": "qwen2.5-7b-instruct", "student": "qwen2.5-1.5b"},
@@ -107,7 +106,7 @@ def test_flops_and_saved_activations_are_those_that_torch_counts(
 def test_a_paper_recipe_is_planned_and_what_helps_makes_it_fit(name: str) -> None:
     shapes, found = paper_shapes(name), paper_loads(name)
     setting = Setting(GPUS["rtx4090-24gb"], 1, 0.4)
-    forecasts = {key: forecast(load, shapes, setting) for key, load in found.items()}
+    forecasts = {key: forecast_of(load, shapes, setting) for key, load in found.items()}
     assert not forecasts["train/dadpo"].fits
     assert forecasts["train/kd"].memory.weights > forecasts["train/dadpo"].memory.weights
     assert all(f.flops > 0 and f.hours > 0 for key, f in forecasts.items() if not key.startswith("judge"))
@@ -121,7 +120,7 @@ def test_a_paper_recipe_is_planned_and_what_helps_makes_it_fit(name: str) -> Non
                 changed = setting._replace(hardware=GPUS[value])
             else:
                 continue
-            assert forecast(found[key], shapes, changed).fits, remedy
+            assert forecast_of(found[key], shapes, changed).fits, remedy
 
 
 def test_a_smaller_batch_or_micro_batch_is_advised_where_that_is_enough() -> None:
@@ -129,7 +128,7 @@ def test_a_smaller_batch_or_micro_batch_is_advised_where_that_is_enough() -> Non
 
     def advice(load: Load) -> tuple[str, ...]:
         room = memory_of(load, shapes, Setting(GPUS["h100-80gb"], 1, 0.4)).total * 0.98 / ROOM
-        return forecast(load, shapes, Setting(GPUS["h100-80gb"]._replace(memory=room), 1, 0.4)).remedies
+        return forecast_of(load, shapes, Setting(GPUS["h100-80gb"]._replace(memory=room), 1, 0.4)).remedies
 
     assert any(r.startswith("methods.kd.micro_batch_tokens=") for r in advice(found["train/kd"]))
     assert "dadpo instead of kd: it trains without the teacher in memory" in advice(found["train/kd"])
