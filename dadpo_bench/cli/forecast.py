@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dadpo_bench.planning import FILLED, GPUS, ROOM, Forecast, Setting, Shapes
+from dadpo_bench.planning import FILLED, GPUS, ROOM, Ask, Forecast, Setting, Shapes
 
 _HEADS = {
     "cache": "KV\ncache",
@@ -33,7 +33,7 @@ def as_data(shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]) -> 
             {
                 "stage": str(f.load.stage),
                 "who": f.load.who,
-                "model": f.load.model,
+                "model": "teacher" if isinstance(f.load, Ask) else f.load.model,
                 "work": f.load.work,
                 "tokens": f.load.tokens,
                 "bytes": {**f.memory._asdict(), "total": f.memory.total},
@@ -98,7 +98,7 @@ def _work_table(forecasts: Sequence[Forecast]) -> Table:
     for name in ("tokens", "FLOPs", "hours"):
         table.add_column(name, justify="right")
     for f in forecasts:
-        cells = ("–", "–") if f.load.work == "ask" else (f"{f.flops:.1e}", _hours(f.hours))
+        cells = ("–", "–") if isinstance(f.load, Ask) else (f"{f.flops:.1e}", _hours(f.hours))
         table.add_row(escape(f"{f.load.stage}: {f.load.who}"), f"{f.load.tokens:,}", *cells)
     table.add_section()
     table.add_row("all", "", f"{sum(f.flops for f in forecasts):.1e}", _hours(sum(f.hours for f in forecasts)))

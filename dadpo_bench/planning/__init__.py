@@ -8,20 +8,26 @@ from dadpo_bench.planning.dry_run import Cost, estimate
 from dadpo_bench.planning.footprint import Memory
 from dadpo_bench.planning.forecast import ROOM, Forecast, Setting, forecast_of
 from dadpo_bench.planning.hardware import GPUS, Hardware, hardware_of
+from dadpo_bench.planning.load import Ask, Load, Prune, Sample, Score, Train
 from dadpo_bench.planning.shapes import Shapes, shapes_of
-from dadpo_bench.planning.workload import FILLED, Load, loads
+from dadpo_bench.planning.workload import FILLED, loads
 
 __all__ = [
     "FILLED",
     "GPUS",
     "ROOM",
+    "Ask",
     "Cost",
     "Forecast",
     "Hardware",
     "Load",
     "Memory",
+    "Prune",
+    "Sample",
+    "Score",
     "Setting",
     "Shapes",
+    "Train",
     "estimate",
     "forecast_of",
     "hardware_of",

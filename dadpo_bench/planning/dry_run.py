@@ -11,7 +11,8 @@ from dadpo_bench.models.embedded import NAME
 from dadpo_bench.models.loading import at_hand
 from dadpo_bench.models.precision import compute_dtype, device
 from dadpo_bench.pipeline import Plan, done_stages
-from dadpo_bench.planning.workload import Load, loads
+from dadpo_bench.planning.load import Ask, Load, Prune, Sample, Score, Train
+from dadpo_bench.planning.workload import loads
 from dadpo_bench.progress import dry
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench
@@ -67,8 +68,14 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
 
 def _seconds(load: Load, rates: Rates) -> float:
     """Of work on this machine; a judge that is asked elsewhere takes its own time."""
-    beside = load.tokens / rates.score if load.beside else 0
-    return 0 if load.work == "ask" else load.tokens / getattr(rates, load.work) + beside
+    match load:
+        case Sample():
+            return load.tokens / rates.sample
+        case Score() | Train():
+            rate = rates.train if isinstance(load, Train) else rates.score
+            return load.tokens / rate + load.teacher * load.tokens / rates.score
+        case Ask() | Prune():
+            return 0
 
 
 def _done(plan: Plan, store: Path) -> list[Stage]:

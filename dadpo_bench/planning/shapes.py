@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dadpo_bench.errors import UserError
 from dadpo_bench.models.loading import find_config, reading
 from dadpo_bench.models.shape import Shape, hollow_model, shape_of
-from dadpo_bench.planning.workload import Load
+from dadpo_bench.planning.load import Role
 from dadpo_bench.recipe import Recipe
 
 
@@ -22,9 +22,9 @@ class Shapes(NamedTuple):
     parent: Shape
     """What the student is pruned from; the student itself where it is not."""
 
-    def of(self, load: Load) -> Shape:
-        """Of the model that does the work."""
-        return {"teacher": self.teacher, "student": self.student, "parent": self.parent}[load.model]
+    def of(self, role: Role) -> Shape:
+        """Of one of them."""
+        return {"teacher": self.teacher, "student": self.student, "parent": self.parent}[role]
 
 
 def shapes_of(recipe: Recipe, configs: Mapping[str, Path]) -> Shapes:

@@ -1,6 +1,7 @@
 """`plan`: its arithmetic against what torch counts and keeps, its advice by the same arithmetic, its command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_memory_falls_with_gpus_and_rises_with_the_micro_batch() -> None:
 
     def total(gpus: int, tokens: int) -> float:
         setting = Setting(GPUS["h100-80gb"], gpus, 0.4)
-        return memory_of(load._replace(micro_batch_tokens=tokens), shapes, setting).total
+        return memory_of(replace(load, micro_batch_tokens=tokens), shapes, setting).total
 
     assert total(4, 1536) < total(2, 1536) < total(1, 1536) < total(1, 8192)
 
