@@ -33,7 +33,7 @@ def as_data(shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]) -> 
             {
                 "stage": str(f.load.stage),
                 "who": f.load.who,
-                "model": "teacher" if isinstance(f.load, Ask) else f.load.model,
+                "model": None if isinstance(f.load, Ask) else f.load.model,
                 "work": f.load.work,
                 "tokens": f.load.tokens,
                 "bytes": {**f.memory._asdict(), "total": f.memory.total},

@@ -160,6 +160,15 @@ def test_a_local_recipe_is_planned_for_this_machine(tiny_recipe: Path) -> None:
     assert stages["teacher-responses", "teacher"]["bytes"]["cache"] > 0
 
 
+def test_a_judge_elsewhere_is_no_model_of_the_recipe() -> None:
+    config = CONFIGS / "vicuna-7b-v1.5.json"
+    told = json.loads(
+        plan("vicuna-7b-pruned20", "--gpu", "h100-80gb", "--config", f"teacher={config}", "--json").stdout
+    )
+    (judge,) = [stage for stage in told["stages"] if stage["work"] == "ask"]
+    assert (judge["who"], judge["model"], judge["flops"], judge["bytes"]["total"]) == ("chat", None, 0, 0)
+
+
 def test_people_are_shown_tables_advice_and_assumptions() -> None:
     config = CONFIGS / "vicuna-7b-v1.5.json"
     shown = plan("vicuna-7b-pruned20", "--gpu", "a100-80gb", "--config", f"teacher={config}", "--gpus", 2).stdout
