@@ -46,7 +46,8 @@ def _seed(seed: int, prompt: Prompt, turn: int) -> int:
     return int(content_key(seed, prompt.key, turn)[:15], 16)
 
 
-@torch.inference_mode()
+# Not inference mode: in it autocast casts a policy's weights anew for every token, not once a batch.
+@torch.no_grad()
 def _reply(
     model: Any,
     tokenizer: ChatTokenizer,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import profile
 
 from dadpo_bench.models import Precision, batches, chat_tokenizer, load_model, respond, tokenizer_key, weights_key
 from dadpo_bench.types import Finish, Prompt, Sampling
@@ -77,6 +78,18 @@ def test_greedy_replies_are_the_likeliest_tokens(tiny: Path) -> None:
         with torch.no_grad():
             assert int(model(torch.tensor([ids])).logits[0, -1].argmax()) == token
         ids.append(token)
+
+
+def test_a_policy_that_answers_under_autocast_casts_its_weights_once(tiny: Path) -> None:
+    precision = Precision(torch.float32, torch.bfloat16)
+    model = load_model(tiny, precision)
+    shapes = {tuple(p.shape) for p in model.parameters() if p.dim() == 2}
+    with profile(record_shapes=True) as noted, precision.autocast():
+        (drawn,) = respond(model, chat_tokenizer(str(tiny)), PROMPTS[:1], Sampling(max_new_tokens=4), 0)
+    assert len(drawn.replies[0].token_ids) > 1
+    casts = [e for e in noted.events() if e.name == "aten::_to_copy" and tuple((e.input_shapes or [()])[0]) in shapes]
+    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert len(casts) == len(linear)
 
 
 def test_a_models_own_generation_defaults_do_not_reach_the_samples(tiny: Path, tmp_path: Path) -> None:
