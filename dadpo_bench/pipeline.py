@@ -23,7 +23,7 @@ from dadpo_bench.models.loading import identity
 from dadpo_bench.models.memory import peak_bytes
 from dadpo_bench.progress import Owed
 from dadpo_bench.recipe import FIRST, Recipe
-from dadpo_bench.registry import JudgeEntry
+from dadpo_bench.registry import JudgeEntry, MethodEntry
 from dadpo_bench.scores import save_scores
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench, LocalModel
@@ -71,6 +71,16 @@ class Plan:
     def trained(self) -> tuple[str, ...]:
         """dSFT, then the contestants asked for."""
         return (FIRST, *(c for c in self.contestants if c != FIRST))
+
+    @property
+    def entries(self) -> dict[str, MethodEntry]:
+        """By trained contestant: what its method says of itself."""
+        return {name: registry.methods[self.recipe.methods[name].method] for name in self.trained}
+
+    @property
+    def on_pairs(self) -> list[MethodEntry]:
+        """Of these, the methods that learn from pairs."""
+        return [entry for entry in self.entries.values() if entry.data == "pairs"]
 
 
 def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
@@ -227,8 +237,8 @@ def _models(run: _Run) -> None:
     run.student = student_of(bench, recipe, run.plan.train_task.prompts)
     run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)
     if not run.sampled:
-        for contestant in run.plan.trained:
-            if "teacher_logits" in registry.methods[recipe.methods[contestant].method].signals:
+        for contestant, entry in run.plan.entries.items():
+            if "teacher_logits" in entry.signals:
                 raise UserError(
                     f"{contestant} compares student and teacher token by token, but their tokenizers differ; "
                     "leave it out (dadpo does not need equal tokenizers)"
@@ -286,14 +296,8 @@ def _dsft(run: _Run) -> None:
         run.models[FIRST, seed] = _trained(run, FIRST, seed, run.student, _lessons(run))
 
 
-def _needs_pairs(run: _Run) -> set[str]:
-    """What the methods that learn from pairs read of frozen models; empty where there is no such method."""
-    entries = [registry.methods[run.plan.recipe.methods[c].method] for c in run.plan.trained]
-    return {signal for e in entries if e.data == "pairs" for signal in e.signals or ("",)}
-
-
 def _student_responses(run: _Run) -> None:
-    if not _needs_pairs(run):
+    if not run.plan.on_pairs:
         return
     for seed, (split, task) in itertools.product(run.plan.seeds, run.plan.learning.items()):
         own = collect_responses(
@@ -311,7 +315,7 @@ def _student_responses(run: _Run) -> None:
 
 
 def _signals(run: _Run) -> None:
-    needed = _needs_pairs(run)
+    needed = {signal for entry in run.plan.on_pairs for signal in entry.signals}
     for (seed, split), examples in run.pairs.items():
         scored = [Scored(e.prompt, e.chosen, e.rejected) for e in examples if e.rejected is not None]
         sources = {"reference": (run.models[FIRST, seed], training()), "teacher": (run.teacher, frozen())}
@@ -334,8 +338,7 @@ def _signals(run: _Run) -> None:
 
 def _train(run: _Run) -> None:
     for seed in run.plan.seeds:
-        for name in run.plan.trained:
-            entry = registry.methods[run.plan.recipe.methods[name].method]
+        for name, entry in run.plan.entries.items():
             start = run.models[FIRST, seed] if entry.start == "dsft" else run.student
             data = _lessons(run)
             if entry.data == "pairs":

@@ -46,8 +46,6 @@ def _learning(plan: Plan) -> Iterator[Load]:
     """From the models to the trained contestants."""
     recipe, seeds = plan.recipe, len(plan.seeds)
     prompts = _prompts([_tokens(p) for task in plan.learning.values() for p in task.prompts])
-    entries = [registry.methods[recipe.methods[c].method] for c in plan.trained]
-    pairs = [entry for entry in entries if entry.data == "pairs"]
     prune = recipe.student.prune
     if prune is not None:
         yield Prune(
@@ -62,10 +60,10 @@ def _learning(plan: Plan) -> Iterator[Load]:
         )
     yield _sample(Stage.teacher_responses, "teacher", "teacher", prompts, prompts.number, recipe.teacher_sampling)
     yield _train(plan, Stage.dsft, plan.trained[0], prompts)
-    if pairs:
+    if plan.on_pairs:
         count, first = prompts.number * seeds, plan.trained[0]
         yield _sample(Stage.student_responses, first, "student", prompts, count, recipe.student_sampling)
-    for name in sorted({"reference", "teacher"}.intersection(s for entry in pairs for s in entry.signals)):
+    for name in sorted({"reference", "teacher"}.intersection(s for entry in plan.on_pairs for s in entry.signals)):
         yield Score(
             stage=Stage.signals,
             who=name,
@@ -101,7 +99,7 @@ def _sample(stage: Stage, who: str, model: Role, prompts: _Prompts, count: int, 
 
 def _train(plan: Plan, stage: Stage, name: str, prompts: _Prompts) -> Train:
     recipe, seeds = plan.recipe, len(plan.seeds)
-    settings, entry = recipe.method_settings(name), registry.methods[recipe.methods[name].method]
+    settings, entry = recipe.method_settings(name), plan.entries[name]
     # Validation is a forward pass, a third of a step, each time it is measured.
     learnt = len(plan.train_task.prompts)
     measured, times = prompts.number - learnt, 1 + int(settings.get("validations", 0))
