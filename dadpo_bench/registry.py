@@ -52,6 +52,9 @@ class MethodEntry(Entry):
         default_factory=lambda given: "dsft" if given.get("data") == "pairs" else "student"
     )
     """The model it trains: the bare student, or the dSFT student, where learning from pairs begins."""
+    rollouts: bool = False
+    """Whether it learns from its own replies, drawn before each step: of at most its setting `max_new_tokens`, by
+    `Sampling`'s other defaults."""
 
 
 class JudgeEntry(Entry):

@@ -62,4 +62,5 @@ on_policy_kd = MethodEntry(
     source="Agarwal et al. 2024, arXiv 2306.13649; Gu et al. 2024, arXiv 2306.08543",
     signals=("teacher_logits",),
     start="dsft",
+    rollouts=True,
 )

@@ -116,8 +116,7 @@ def _assumptions(setting: Setting) -> Iterator[str]:
     )
     yield (
         "sampling: every new token of a batch reads the weights and the cache once, to the reply's limit; what "
-        "transformers itself takes for a token is not in it, so the true time is longer; rollouts drawn while training "
-        "(on_policy_kd) are not counted"
+        "transformers itself takes for a token is not in it, so the true time is longer"
     )
     yield f"tokens: prompts by their characters, replies at {100 * FILLED:.0f} % of their limit; memory: at their limit"
     yield f"fits: at most {100 * ROOM:.0f} % of the device's memory"
@@ -129,5 +128,6 @@ def _assumptions(setting: Setting) -> Iterator[str]:
     if setting.gpus > 1:
         yield (
             f"{setting.gpus} GPUs: training shares masters, gradients and moments out over them (FSDP), without time "
-            "for communication; sampling, scoring and pruning use one. A model of it that nobody has verified"
+            "for communication; sampling, scoring and pruning use one, and each draws all rollouts. "
+            "A model of it that nobody has verified"
         )

@@ -8,7 +8,7 @@ from dadpo_bench.planning.dry_run import Cost, estimate
 from dadpo_bench.planning.footprint import Memory
 from dadpo_bench.planning.forecast import ROOM, Forecast, Setting, forecast_of
 from dadpo_bench.planning.hardware import GPUS, Hardware, hardware_of
-from dadpo_bench.planning.load import Ask, Load, Prune, Sample, Score, Train
+from dadpo_bench.planning.load import Ask, Load, Prune, Rollouts, Sample, Score, Train
 from dadpo_bench.planning.shapes import Shapes, shapes_of
 from dadpo_bench.planning.workload import FILLED, loads
 
@@ -23,6 +23,7 @@ __all__ = [
     "Load",
     "Memory",
     "Prune",
+    "Rollouts",
     "Sample",
     "Score",
     "Setting",

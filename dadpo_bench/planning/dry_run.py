@@ -24,6 +24,7 @@ class Rates(NamedTuple):
     """Tokens a second of the embedded model on two cores: bf16 as `make run` measured it, fp32 for AVX2, estimated."""
 
     sample: float
+    """In batches of 24; rollouts, drawn in smaller ones, take longer."""
     score: float
     train: float
 

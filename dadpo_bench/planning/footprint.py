@@ -133,6 +133,33 @@ def sampling(shape: Shape, rows: int, prompt: float, new: float, compute: int) -
     )
 
 
+def rollouts(
+    shape: Shape,
+    rows: int,
+    prompt: float,
+    new: float,
+    compute: int,
+    *,
+    teacher: Shape | None = None,
+    gpus: int = 1,
+    rank: int = 0,
+) -> Memory:
+    """As `sampling`, by a policy between its optimiser steps: gradients are freed, masters, moments, teacher stay.
+
+    Autocast keeps a cast of every weight that has gradients until the batch is drawn, one at a time of those frozen
+    under adapters. Rotary positions make the keys fp32, and the cache holds values in the keys' format.
+    """
+    autocast = compute < MASTER
+    casts = max(shape.head, shape.hidden * shape.intermediate) if rank else shape.linear + shape.head
+    return sampling(shape, rows, prompt, new, compute)._replace(
+        weights=MASTER * shape.parameters / gpus + (compute * teacher.parameters if teacher else 0),
+        copies=compute * autocast * casts,
+        optimiser=2 * MASTER * (adapters(shape, rank) or shape.parameters) / gpus,
+        activations=_passing(shape, rows * prompt, MASTER, compute),
+        cache=rows * (prompt + new) * 2 * shape.layers * shape.keys * MASTER,
+    )
+
+
 def pruning(shape: Shape, pruned: Shape, tokens: float, compute: int, *, taylor: bool) -> Memory:
     """The whole model with its gradients, then the slices of the pruned one, which itself lies in main memory."""
     autocast = compute < MASTER

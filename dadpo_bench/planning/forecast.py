@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from dadpo_bench.models.logprobs import SCORING_TOKENS
 from dadpo_bench.planning import footprint
 from dadpo_bench.planning.footprint import MASTER, Memory
 from dadpo_bench.planning.hardware import GPUS, Hardware
-from dadpo_bench.planning.load import Ask, Load, Prune, Sample, Score, Train
+from dadpo_bench.planning.load import Ask, Load, Prune, Rollouts, Sample, Score, Train
 from dadpo_bench.planning.shapes import Shapes
 from dadpo_bench.stages import Stage
 
@@ -61,6 +61,17 @@ def memory_of(load: Load, shapes: Shapes, setting: Setting) -> Memory:
     match load:
         case Prune():
             return footprint.pruning(shape, shapes.student, load.longest, compute, taylor=bool(load.examples))
+        case Rollouts():
+            return footprint.rollouts(
+                shape,
+                load.batch_size,
+                load.longest,
+                load.limit,
+                compute,
+                teacher=shapes.teacher if load.training.teacher else None,
+                gpus=setting.gpus,
+                rank=load.training.rank,
+            )
         case Sample():
             return footprint.sampling(shape, load.batch_size, load.longest, load.limit, compute)
         case Score():
@@ -104,9 +115,18 @@ def seconds_of(load: Load, shapes: Shapes, setting: Setting) -> float:
     batches = math.ceil(load.examples / load.batch_size)
     rows = load.examples / batches
     held = rows * (load.prompt + load.reply / 2) * 2 * shape.layers * shape.keys
+    weights, cached = _moved(load, hardware.compute)
     # A batch is sampled until its longest reply ends.
-    read = batches * load.limit * hardware.compute * (shape.linear + shape.head + held)
-    return max(computing, read / (hardware.bandwidth * reached))
+    moved = batches * load.limit * (weights * (shape.linear + shape.head) + cached * held)
+    return max(computing, moved / (hardware.bandwidth * reached))
+
+
+def _moved(load: Sample, compute: int) -> tuple[int, int]:
+    """Bytes that every new token moves of a weight, and of a cached number."""
+    if not isinstance(load, Rollouts) or compute == MASTER:
+        return compute, compute
+    cast = MASTER + 2 * compute  # read, written in the compute format, read again
+    return cast if load.training.rank else compute, cast
 
 
 def remedies(load: Load, shapes: Shapes, setting: Setting) -> Iterator[str]:
@@ -118,6 +138,13 @@ def remedies(load: Load, shapes: Shapes, setting: Setting) -> Iterator[str]:
     match load:
         case Prune() if load.examples and fits(replace(load, examples=0)):
             yield "student.prune.importance=magnitude: it needs no gradients"
+        case Rollouts():
+            for limit in _halves(load.limit):
+                if fits(replace(load, limit=limit)):
+                    yield f"methods.{load.training.who}.max_new_tokens={limit}"
+                    break
+            yield from _adapters(load.training, lambda training: fits(replace(load, training=training)))
+            yield from _more_gpus(setting, lambda more: fits(setting=more))
         case Sample():
             for rows in _halves(load.batch_size):
                 if fits(replace(load, batch_size=rows)):
@@ -130,16 +157,12 @@ def remedies(load: Load, shapes: Shapes, setting: Setting) -> Iterator[str]:
                     break
             if not load.recompute and fits(replace(load, recompute=True)):
                 yield f"methods.{load.who}.gradient_checkpointing=true: a third more time"
-            if not load.rank and fits(replace(load, rank=_RANK)):
-                yield f"methods.{load.who}.lora={{rank: {_RANK}}}: adapters are trained, not all weights"
+            yield from _adapters(load, fits)
             if load.cacheable and load.teacher and fits(replace(load, teacher=False)):
                 yield f"methods.{load.who}.cached_top_k=64: the teacher's logits from the disk"
-            if load.teacher and fits(replace(load, teacher=False, replies=2)):
+            if load.teacher and not load.rollouts and fits(replace(load, teacher=False, replies=2)):
                 yield f"dadpo instead of {load.who}: it trains without the teacher in memory"
-            for gpus in (2**power for power in range(1, _MOST_GPUS.bit_length())):
-                if gpus > setting.gpus and fits(setting=setting._replace(gpus=gpus)):
-                    yield f"--gpus {gpus}"
-                    break
+            yield from _more_gpus(setting, lambda more: fits(setting=more))
             yield from _smaller_student(load, shapes, setting)
     for name, gpu in sorted(GPUS.items(), key=lambda item: item[1].memory):
         if gpu.memory > setting.hardware.memory and fits(setting=setting._replace(hardware=gpu)):
@@ -158,6 +181,18 @@ def _halves(number: int) -> Iterator[int]:
     while number > 1:
         number //= 2
         yield number
+
+
+def _adapters(training: Train, fits: Callable[[Train], bool]) -> Iterator[str]:
+    if not training.rank and fits(replace(training, rank=_RANK)):
+        yield f"methods.{training.who}.lora={{rank: {_RANK}}}: adapters are trained, not all weights"
+
+
+def _more_gpus(setting: Setting, fits: Callable[[Setting], bool]) -> Iterator[str]:
+    for gpus in (2**power for power in range(1, _MOST_GPUS.bit_length())):
+        if gpus > setting.gpus and fits(setting._replace(gpus=gpus)):
+            yield f"--gpus {gpus}"
+            return
 
 
 def _smaller_student(load: Train, shapes: Shapes, setting: Setting) -> Iterator[str]:

@@ -199,6 +199,8 @@ class Train(Reading):
     """Whether layers keep their inputs alone for the backward pass."""
     rank: int
     """Of adapters that are trained in the weights' place; 0 for none."""
+    rollouts: bool
+    """Whether the replies are its own, drawn before each step."""
     batch_size: int = 1
     micro_batch_tokens: int = 0
     """With `batch_size`: a method without these settings is taken to pass one example at a time."""
@@ -224,4 +226,12 @@ class Train(Reading):
         return max(longest, min(self.micro_batch_tokens, self.batch_size * longest))
 
 
-Load = Ask | Prune | Sample | Score | Train
+@dataclass(frozen=True, kw_only=True)
+class Rollouts(Sample):
+    """Replies of the policy itself, drawn between the optimiser steps of a training."""
+
+    training: Train
+    """Its masters and moments, and its teacher, are in memory beside."""
+
+
+Load = Ask | Prune | Sample | Score | Train | Rollouts

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dadpo_bench import registry
 from dadpo_bench.pipeline import Plan
-from dadpo_bench.planning.load import Ask, Load, Prune, Role, Sample, Score, Train
+from dadpo_bench.planning.load import Ask, Load, Prune, Role, Rollouts, Sample, Score, Train
 from dadpo_bench.stages import Stage
 from dadpo_bench.types import Prompt, Sampling
 
@@ -59,7 +59,7 @@ def _learning(plan: Plan) -> Iterator[Load]:
             longest=prompts.longest,
         )
     yield _sample(Stage.teacher_responses, "teacher", "teacher", prompts, prompts.number, recipe.teacher_sampling)
-    yield _train(plan, Stage.dsft, plan.trained[0], prompts)
+    yield from _training(plan, Stage.dsft, plan.trained[0], prompts)
     if plan.on_pairs:
         count, first = prompts.number * seeds, plan.trained[0]
         yield _sample(Stage.student_responses, first, "student", prompts, count, recipe.student_sampling)
@@ -78,7 +78,7 @@ def _learning(plan: Plan) -> Iterator[Load]:
             masters=name == "reference",
         )
     for name in plan.trained[1:]:
-        yield _train(plan, Stage.train, name, prompts)
+        yield from _training(plan, Stage.train, name, prompts)
 
 
 def _sample(stage: Stage, who: str, model: Role, prompts: _Prompts, count: int, sampling: Sampling) -> Sample:
@@ -97,32 +97,58 @@ def _sample(stage: Stage, who: str, model: Role, prompts: _Prompts, count: int, 
     )
 
 
-def _train(plan: Plan, stage: Stage, name: str, prompts: _Prompts) -> Train:
+def _training(plan: Plan, stage: Stage, name: str, prompts: _Prompts) -> Iterator[Load]:
+    """A contestant's training, and what is drawn for it on the way."""
     recipe, seeds = plan.recipe, len(plan.seeds)
     settings, entry = recipe.method_settings(name), plan.entries[name]
-    # Validation is a forward pass, a third of a step, each time it is measured.
-    learnt = len(plan.train_task.prompts)
-    measured, times = prompts.number - learnt, 1 + int(settings.get("validations", 0))
-    taught, own = recipe.teacher_sampling.max_new_tokens, recipe.student_sampling.max_new_tokens
-    pairs = entry.data == "pairs"
-    return Train(
+    validation, times = prompts.number - len(plan.train_task.prompts), 1 + int(settings.get("validations", 0))
+    learnt, measured = int(settings.get("epochs", 1)) * len(plan.train_task.prompts), times * validation
+    drawn = Sampling(max_new_tokens=settings["max_new_tokens"]) if entry.rollouts else None
+    replies, limit = 1, (drawn or recipe.teacher_sampling).max_new_tokens
+    mean: float = limit
+    if entry.data == "pairs" and not drawn:
+        replies, limit = 2, max(limit, recipe.student_sampling.max_new_tokens)
+        mean = _pair_mean(plan)
+    training = Train(
         stage=stage,
         who=name,
         model="student",
         items=seeds,
         unit="trainings",
-        examples=(int(settings.get("epochs", 1)) * learnt + times * measured // 3) * seeds,
+        # Validation is a forward pass, a third of a step, each time it is measured.
+        examples=(learnt + measured // 3) * seeds,
         prompt=prompts.mean,
         longest=prompts.longest,
-        replies=2 if pairs else 1,
-        reply=FILLED * (_pair_mean(plan) if pairs else taught),
-        limit=max(taught, own) if pairs else taught,
+        replies=replies,
+        reply=FILLED * mean,
+        limit=limit,
         teacher="teacher_logits" in entry.signals and not settings.get("cached_top_k"),
         cacheable="cached_top_k" in settings,
         recompute=bool(settings.get("gradient_checkpointing")),
         rank=(settings.get("lora") or {}).get("rank", 0),
+        rollouts=entry.rollouts,
         **{key: settings[key] for key in ("batch_size", "micro_batch_tokens", "max_tokens") if key in settings},
     )
+    yield training
+    if drawn:
+        # Before each step for its batch, and for all validation prompts each time they are measured.
+        rounds = (("rollouts", learnt, training.batch_size), ("validation rollouts", measured, validation))
+        for what, count, together in rounds:
+            if count:
+                yield Rollouts(
+                    stage=stage,
+                    who=f"{name}'s {what}",
+                    model="student",
+                    items=0,
+                    unit="responses",
+                    examples=count * seeds,
+                    prompt=prompts.mean,
+                    longest=prompts.longest,
+                    reply=training.reply,
+                    limit=limit,
+                    batch_size=min(drawn.batch_size, together),
+                    training=training,
+                )
 
 
 def _pair_mean(plan: Plan) -> float:

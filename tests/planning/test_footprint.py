@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +14,17 @@ from dadpo_bench.models import (
     Branching,
     Precision,
     Stream,
+    chat_tokenizer,
     device,
     load_model,
+    respond,
     streaming,
 )
 from dadpo_bench.models.flops import forward_flops, training_flops
 from dadpo_bench.models.shape import hollow_model, shape_of
+from dadpo_bench.planning import footprint
 from dadpo_bench.planning.footprint import saved_activations
+from dadpo_bench.types import Prompt, Sampling
 from tests.planning.paper import CONFIGS, paper_shapes
 from tests.tiny import build_tiny_model
 from trainers.step import PolicyModel
@@ -87,3 +92,42 @@ def test_flops_and_saved_activations_are_those_that_torch_counts(
     assert predicted == pytest.approx(kept, rel=0.15)
     assert training_flops(model, stream) == pytest.approx(counter.get_total_flops(), rel=0.15)
     assert training_flops(model, stream) == 3 * forward_flops(shape, stream.tokens, targets, stream.layout.visible_keys)
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["Llama", "Qwen2"])
+def test_a_policys_cache_is_that_which_its_rollouts_fill(
+    compute: torch.dtype, architecture: str, tmp_path: Path
+) -> None:
+    directory = build_tiny_model(tmp_path, architecture=architecture)
+    precision = Precision(torch.float32, compute)
+    model, tokenizer = load_model(directory, precision), chat_tokenizer(str(directory))
+    filled: list[int] = []
+
+    def note(*call: Any) -> None:
+        layers = call[-1].past_key_values.layers
+        filled.append(sum(t.nbytes for layer in layers for t in (layer.keys, layer.values)))
+
+    model.register_forward_hook(note)
+    prompts = [Prompt(id="1", turns=("Name three colours.",))]
+    with precision.autocast():
+        respond(model, tokenizer, prompts, Sampling(max_new_tokens=6), 0)
+    width = len(tokenizer.prompt_ids(prompts[0].messages()))
+    # Each pass makes the keys of the token before it, and the last token needs none.
+    for new, held in enumerate(filled):
+        assert held == footprint.rollouts(shape_of(model), 1, width, new, compute.itemsize).cache
+
+
+def test_between_steps_a_policy_holds_all_of_its_training_but_gradients_and_activations() -> None:
+    shapes = paper_shapes("vicuna-7b-pruned20")
+    sizes: dict[str, Any] = {"teacher": shapes.teacher, "gpus": 2, "rank": 0}
+    step = footprint.training(shapes.student, 1536, 512, 2, **sizes)
+    drawing = footprint.rollouts(shapes.student, 8, 200, 64, 2, **sizes)
+    assert (drawing.weights, drawing.optimiser, drawing.gradients) == (step.weights, step.optimiser, 0)
+    # bf16 casts of layers and head: two bytes a weight.
+    assert drawing.copies == 2 * (shapes.student.linear + shapes.student.head)
+    assert drawing.total < step.total
+    # Frozen weights are cast one at a time: the head of 32,000 × 4,096, and no moments but the adapters'.
+    adapted = footprint.rollouts(shapes.student, 8, 200, 64, 2, **{**sizes, "rank": 16})
+    assert adapted.copies == 2 * 32_000 * 4_096
+    assert adapted.optimiser < drawing.optimiser / 50

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dadpo_bench.planning import GPUS, ROOM, Load, Setting, Train, forecast_of
-from dadpo_bench.planning.forecast import memory_of
+from dadpo_bench.planning import GPUS, ROOM, Load, Rollouts, Setting, Train, forecast_of
+from dadpo_bench.planning.forecast import memory_of, seconds_of
 from tests.planning.paper import PAPER, paper_loads, paper_shapes
 
 H100 = Setting(GPUS["h100-80gb"], 1, 0.4)
@@ -52,3 +52,25 @@ def test_memory_falls_with_gpus_and_rises_with_the_micro_batch() -> None:
         return memory_of(replace(load, micro_batch_tokens=tokens), shapes, H100._replace(gpus=gpus)).total
 
     assert total(4, 1536) < total(2, 1536) < total(1, 1536) < total(1, 8192)
+
+
+def test_rollouts_that_do_not_fit_are_advised_to_be_shorter_or_trained_by_adapters() -> None:
+    shapes = paper_shapes("vicuna-7b-pruned20")
+    load = paper_loads("vicuna-7b-pruned20", "on_policy_kd")["train/on_policy_kd's rollouts"]
+    assert isinstance(load, Rollouts)
+    load = replace(load, limit=4096)
+    hardware = H100.hardware._replace(memory=memory_of(load, shapes, H100).total * 0.98 / ROOM)
+    advice = forecast_of(load, shapes, H100._replace(hardware=hardware)).remedies
+    for remedy in ("max_new_tokens=", "lora={rank: 16}: adapters are trained, not all weights"):
+        assert any(r.startswith(f"methods.on_policy_kd.{remedy}") for r in advice)
+    assert "--gpus 2" in advice
+
+
+def test_frozen_weights_are_cast_for_every_token_of_a_rollout() -> None:
+    shapes = paper_shapes("vicuna-7b-pruned20")
+    load = paper_loads("vicuna-7b-pruned20", "on_policy_kd")["train/on_policy_kd's rollouts"]
+    assert isinstance(load, Rollouts)
+    adapted = replace(load, training=replace(load.training, rank=16))
+    # Four bytes read, two written, two read again in place of two, of weights alone.
+    assert 3.5 < seconds_of(adapted, shapes, H100) / seconds_of(load, shapes, H100) < 4
+    assert seconds_of(load, shapes, H100) == seconds_of(load, shapes, H100._replace(gpus=8))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from dadpo_bench import registry
 from dadpo_bench.models import (
     Branching,
     chat_tokenizer,
@@ -16,6 +17,7 @@ from dadpo_bench.models import (
 from dadpo_bench.models.divergence import kl_divergence
 from dadpo_bench.types import Example, Job, Reply, Sampling
 from tests.trainers.jobs import FP32, largest_difference, train
+from trainers.loop import LoopMethod
 from trainers.on_policy_kd import OnPolicyKDConfig, OnPolicyKDObjective
 
 
@@ -89,3 +91,25 @@ def test_on_policy_kd_learns_from_its_own_words_alone(
     train("on_policy_kd", tiny, tmp_path / "a", examples, teacher=teacher)
     train("on_policy_kd", tiny, tmp_path / "b", others, teacher=teacher)
     assert largest_difference(tmp_path / "a", tmp_path / "b") == 0
+
+
+def test_an_entry_says_whether_its_method_draws_rollouts() -> None:
+    for entry in registry.methods:
+        method = registry.methods.load(entry.name)
+        if isinstance(method, LoopMethod):
+            assert entry.rollouts == hasattr(method._objective, "draw"), entry.name
+
+
+def test_rollouts_are_drawn_while_no_gradient_is_held(
+    tiny: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    draw = OnPolicyKDObjective.draw
+
+    def noting(self: OnPolicyKDObjective, model: Any, examples: list[Example], step: int) -> list[Branching]:
+        held.append(any(p.grad is not None for p in model.parameters()))
+        return draw(self, model, examples, step)
+
+    monkeypatch.setattr(OnPolicyKDObjective, "draw", noting)
+    train("on_policy_kd", tiny, tmp_path / "x", examples, teacher=tiny, epochs=2, batch_size=2, max_new_tokens=4)
+    assert held == [False] * 6
