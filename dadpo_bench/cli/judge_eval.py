@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,7 +79,10 @@ def judge_eval(
     context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
     ready = construct_judge(judge, recipe.judge_settings, context)
     other = construct_judge(against, {}, context) if against else None
-    source = _source(responses, store) if not labelled else ""
+    answered = None
+    if not labelled:
+        with closing(open_store(_source(responses, store), create=False)) as source:
+            answered = canary_answers(source)
     opened = open_store(store)
     console = Console()
     reporter = Reporter(Console(stderr=True), quiet=quiet)
@@ -86,27 +90,24 @@ def judge_eval(
     found: dict[str, Any] = {"judge": judge}
     with reporter.running():
         asked = note_judge(bench, judge, *ready)
-        if labelled:
+        if answered:
+            report = try_canaries(bench, asked, answered)
+            keep_canaries(bench, asked, report)
+            found["canaries"] = canary_data(report)
+        else:
             second = note_judge(bench, against, *other) if against and other else None
             found["sets"] = []
             for each in labelled:
                 values = measure(bench, asked, each, against=second, retest=retest)
                 keep_evaluation(bench, asked, each.key, each.name, values)
                 found["sets"].append(values)
-        else:
-            origin = open_store(source, create=False)
-            report = try_canaries(bench, asked, canary_answers(origin))
-            origin.close()
-            keep_canaries(bench, asked, report)
-            found["canaries"] = canary_data(report)
     opened.close()
     if as_json:
         typer.echo(json.dumps(found, indent=1))
-    elif labelled:
-        for values in found["sets"]:
-            _show_set(console, judge, values)
-    else:
+    elif answered:
         _show_canaries(console, judge, report)
+    for values in [] if as_json else found.get("sets", []):
+        _show_set(console, judge, values)
 
 
 def _source(responses: str | None, store: str) -> str:

@@ -1,0 +1,138 @@
+"""`judge-eval`: canaries and labelled pairs before a judge, kept, resumed and cited."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dadpo_bench.cli import app
+from dadpo_bench.leaderboard import render
+from dadpo_bench.places import REFERENCE_STORE
+from dadpo_bench.store import open_store, schema
+from tests.judges.scripted_server import Act, ScriptedServer, says, serving
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / REFERENCE_STORE
+
+# The better answer of each pair is the one that says "good".
+PAIRS = [
+    {"turns": ["One?"], "first": ["good"], "second": ["a much longer one"], "label": "first"},
+    {"turns": ["Two?"], "first": ["bad"], "second": ["good"], "labels": ["second", "second", "tie"]},
+    {"turns": ["Three?"], "first": ["- good\n- list"], "second": ["bad"], "label": "second"},
+]
+
+
+def judge_eval(store: Path, judge: str, *more: object) -> Result:
+    return CliRunner().invoke(app, ["judge-eval", judge, "--store", str(store), "-q", *map(str, more)])
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "people.jsonl"
+    path.write_text("\n".join(map(json.dumps, PAIRS)))
+    return path
+
+
+def fair(number: int, body: dict[str, Any]) -> Act:
+    """A judge that finds the word."""
+    text = body["messages"][-1]["content"]
+    first, second = text.split("Answer of assistant B")
+    return says("[[A]]" if "good" in first else "[[B]]" if "good" in second else "[[C]]")
+
+
+def ask(server: ScriptedServer, store: Path, *more: object) -> dict[str, Any]:
+    done = judge_eval(store, "chat:m", "--set", f"base_url={server.url}", "--json", *more)
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_judge_is_held_against_labels(pairs: Path, tmp_path: Path) -> None:
+    with serving(fair) as server:
+        (found,) = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs, "--retest", 3)["sets"]
+        asked = len(server.bodies)
+    # It agrees with 1 of 1, 2 of 3 and 0 of 1 labels.
+    assert (found["agreement"]["share"], found["agreement"]["votes"]) == (pytest.approx(60), 5)
+    assert found["agreement_without_ties"]["share"] == pytest.approx(75)
+    # Three couples of annotators of the second pair, one of which agrees.
+    assert found["between_annotators"] == pytest.approx(100 / 3)
+    assert (found["flip_rate"], found["first_shown"]) == (0, 50)
+    assert (found["prefers_list"], found["labels_prefer_list"]) == (100, 0)
+    assert found["retest"]["share"] == 100
+    assert asked == 12  # three pairs, two orders, and all once more
+    assert found["tokens_per_1000"] == 99_000
+
+
+def test_a_judge_that_takes_whatever_comes_first_is_seen_through(pairs: Path, tmp_path: Path) -> None:
+    with serving(says("[[A]]")) as server:
+        (found,) = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs)["sets"]
+    assert (found["flip_rate"], found["first_shown"]) == (100, 100)
+    assert found["agreement_without_ties"] is None  # of both orders it makes ties alone
+
+
+def test_what_was_asked_is_not_asked_again(pairs: Path, tmp_path: Path) -> None:
+    with serving(fair) as server:
+        first = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs)
+        asked = len(server.bodies)
+        assert ask(server, tmp_path / "x.sqlite3", "--pairs", pairs) == first
+        assert len(server.bodies) == asked == 6
+
+
+def test_two_judges_are_compared_on_the_same_pairs(pairs: Path, tmp_path: Path) -> None:
+    with serving(fair) as server:
+        (found,) = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs, "--against", "longer")["sets"]
+    # `longer` takes the second, the second, the first; the judge the first, the second, the first.
+    assert (found["against"]["judge"], found["against"]["agreement"]["share"]) == ("longer", pytest.approx(200 / 3))
+    assert found["like_longer"] == {**found["against"]["agreement_without_ties"]}
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="no reference store")
+def test_longer_is_no_usable_judge(tmp_path: Path) -> None:
+    done = judge_eval(tmp_path / "x.sqlite3", "longer", "--responses", REFERENCE, "--json")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)["canaries"]
+    wrong = {row["contestant"] for row in found["canaries"] if not row["as_it_must"]}
+    assert not found["usable"]
+    assert {"padded", "shuffled-words"} <= wrong
+    assert found["like_longer"] == 100
+    shown = judge_eval(tmp_path / "x.sqlite3", "longer", "--responses", REFERENCE).stdout
+    assert "NOT usable" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_board_cites_what_was_found_about_its_judge(pairs: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    store = tmp_path / "x.sqlite3"
+    with serving(fair) as server:
+        endpoint = ["--set", f"judge_settings.base_url={server.url}", "--judge", "chat:m"]
+        run = ["run", "sft", "--recipe", str(tiny_recipe), "--store", str(store), "-q", *endpoint]
+        assert CliRunner().invoke(app, run).exit_code == 0
+        ask(server, store, "--pairs", pairs)
+        ask(server, store)
+    with closing(open_store(str(store), create=False)) as opened:
+        board = render(opened)
+        with opened.read() as session:
+            assert session.query(schema.JudgeEvaluation).count() == 2
+    assert "- judge-eval, people: agrees with 60.0 % of 5 labels" in board
+    assert "- judge-eval, canaries: " in board
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nobody"], "unknown judge 'nobody'"),
+        (["longer", "--pairs", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
+        (["longer", "--retest", "3"], "--against and --retest go with --pairs"),
+        (["longer", "--responses", "nowhere.sqlite3"], "no store at nowhere.sqlite3"),
+        (["longer", "--set", "length=3"], "judge 'longer' has no settings"),
+        (["longer", "--pairs", "PAIRS", "--against", "long"], "unknown judge 'long'"),
+    ],
+)
+def test_a_mistake_is_told_and_makes_no_store(arguments: Sequence[str], said: str, pairs: Path, tmp_path: Path) -> None:
+    given = [str(pairs) if argument == "PAIRS" else argument for argument in arguments]
+    done = judge_eval(tmp_path / "x.sqlite3", *given)
+    assert (done.exit_code, said in done.output) == (2, True), done.output
+    assert not (tmp_path / "x.sqlite3").exists()
