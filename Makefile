@@ -46,5 +46,5 @@ reference: $(READY)
 methods: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --editable ./examples/ipo
 	$(BIN)/dadpo-bench run dpkd ipo distillm2 on_policy_kd dpo dadpo --store build/methods.sqlite3 \
-		--set 'methods.ipo={method: ipo, learning_rate: 1.0e-5, batch_size: 4, epochs: 1}'
+		--set 'methods.ipo={method: ipo, learning_rate: 3.0e-6, batch_size: 4, epochs: 1}'
 	$(BIN)/dadpo-bench db publish results/methods.sqlite3 --store build/methods.sqlite3
