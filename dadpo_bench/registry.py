@@ -65,6 +65,13 @@ class JudgeEntry(Entry):
     """True where its numbers are no judgment of preference and must be labelled so."""
 
 
+class TemplateEntry(Entry):
+    """A judge prompt; `target` is `package:file`, the TOML file in that package."""
+
+    kind: Literal["pairwise", "pointwise"]
+    """As of the judge that asks it."""
+
+
 E = TypeVar("E", bound=Entry)
 
 
@@ -119,3 +126,6 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 tasks = Registry("tasks", TaskEntry)
 methods = Registry("methods", MethodEntry)
 judges = Registry("judges", JudgeEntry)
+templates = Registry("templates", TemplateEntry)
+parsers = Registry("parsers", Entry)
+"""How a judge's answer is read; a template names one."""

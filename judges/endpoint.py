@@ -29,6 +29,7 @@ from tenacity import (
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
+from judges.verdicts import Token
 
 OPENAI_URL = "https://api.openai.com/v1"
 _LONGEST_PAUSE = 120.0
@@ -36,6 +37,13 @@ _LONGEST_PAUSE = 120.0
 
 _TOO_LONG = re.compile(r"context (?:length|size|window)", re.IGNORECASE)
 """vLLM and llama.cpp say so in words alone."""
+
+_REFUSED_SETTINGS = {
+    "temperature": "temperature to null",
+    "logprobs": "template to one that reads labels",
+    "top_logprobs": "template to one that reads labels, or top_logprobs to fewer",
+}
+"""What to do where a model takes none, as reasoning models do."""
 
 
 class EndpointConfig(Value):
@@ -60,6 +68,13 @@ class EndpointConfig(Value):
     )
     max_tokens: int = Field(
         1024, ge=1, description="Limit on the judge's answer, tokens; a model's hidden reasoning counts too."
+    )
+    top_logprobs: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Likeliest tokens whose log-probs are asked for at each place of the answer, for templates that "
+        "read them; 0 asks for none.",
     )
     concurrency: int = Field(8, ge=1, description="Requests in flight at once; does not change verdicts.")
     timeout_seconds: float = Field(
@@ -89,6 +104,8 @@ class Answer(NamedTuple):
     """Prompt and answer together, as the endpoint counts them; 0 where it does not."""
     seconds: float
     """Of the attempt that succeeded."""
+    logprobs: tuple[Token, ...] = ()
+    """The answer's tokens, where their log-probs were asked for and given."""
 
 
 class Unanswered(Exception):
@@ -153,7 +170,11 @@ class Endpoint:
         # OpenAI's reasoning models refuse `max_tokens`; many other servers know only that.
         official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
         limit = "max_completion_tokens" if official else "max_tokens"
-        sampling = {} if self.config.temperature is None else {"temperature": self.config.temperature}
+        sampling: dict[str, object] = {}
+        if self.config.temperature is not None:
+            sampling["temperature"] = self.config.temperature
+        if self.config.top_logprobs:
+            sampling |= {"logprobs": True, "top_logprobs": self.config.top_logprobs}
         spoken = cast(list[ChatCompletionMessageParam], [message.model_dump() for message in messages])
         started = time.monotonic()
         async with asyncio.timeout(self.config.timeout_seconds):
@@ -181,6 +202,9 @@ class Endpoint:
         }
         if status in remedies:
             return UserError(f"judge endpoint {self.host} answered {status}: {remedies[status]}")
+        if status == 400 and error.param in _REFUSED_SETTINGS:
+            setting = _REFUSED_SETTINGS[error.param]
+            return UserError(f"model '{self.config.model}' refuses {error.param}: set the judge's {setting}")
         if error.code == "insufficient_quota":
             return UserError(f"judge endpoint {self.host} answered {status}: the account's quota is used up")
         if status == 413 or error.code == "context_length_exceeded" or _TOO_LONG.search(error.message):
@@ -254,4 +278,17 @@ def _read(completion: object, seconds: float) -> Answer:
         model=model if isinstance(model, str) else "",
         tokens=tokens if isinstance(tokens, int) else 0,
         seconds=seconds,
+        logprobs=_tokens(getattr(choice, "logprobs", None)),
     )
+
+
+def _tokens(logprobs: object) -> tuple[Token, ...]:
+    """None at all where one of them is malformed: a token out of its place would be read for another."""
+    content = getattr(logprobs, "content", None)
+    try:
+        return tuple(
+            Token(str(place.token), {str(one.token): float(one.logprob) for one in place.top_logprobs})
+            for place in content or ()
+        )
+    except (AttributeError, TypeError, ValueError):
+        return ()
