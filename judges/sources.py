@@ -1,40 +1,47 @@
-"""Where a template comes from: a registered name, or a TOML file."""
+"""Where a template comes from: a registered name, a TOML file, or a published protocol in its own format."""
 
 from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import ValidationError
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import explain
 from dadpo_bench.registry import unknown
+from judges.published import alpaca_eval, arena_hard, fastchat, installed_evaluator
 from judges.template import Body, Template
 
 Kind = Literal["pairwise", "pointwise"]
+
+INSTALLED = "alpaca_eval:"
+"""Prefix of an evaluator in an installed `alpaca_eval` package."""
 
 
 def load(name: str, kind: Kind = "pairwise") -> Template:
     """The template of that name, for a judge of that kind.
 
-    `name` is a registered template, or a file that ends in `.toml`.
+    `name` is a registered template, or a file: `….toml` of our own form; FastChat's `judge_prompts.jsonl`, its
+    default prompts of that kind; an Arena-Hard config `….yaml`; an AlpacaEval evaluator's directory, or
+    `alpaca_eval:EVALUATOR` where that package is installed.
 
     Raises `UserError` where there is none, where it is no valid template, or one for another kind of judge.
     """
     try:
-        settings, contents = _read(name)
+        settings, contents = _read(name, kind)
         template = Template(**settings, sha256=_sha256(contents))
     except ValidationError as error:
         raise UserError(explain(error, f"judge template {name}", list(Template.model_fields))) from error
     except KeyError as error:
         raise UserError(f"judge template {name}: it lacks {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"judge template {name}: {str(error).splitlines()[0]}") from error
     if template.kind != kind:
         other = "chat" if template.kind == "pairwise" else "chat-score"
@@ -42,18 +49,27 @@ def load(name: str, kind: Kind = "pairwise") -> Template:
     return template
 
 
-def _read(name: str) -> tuple[Mapping[str, Any], list[bytes]]:
+def _read(name: str, kind: Kind) -> tuple[Mapping[str, Any], list[bytes]]:
     """A template's settings and the bytes of the files they came from."""
-    if name.endswith(".toml"):
-        path = Path(name).expanduser()
+    if name.startswith(INSTALLED):
+        return alpaca_eval(installed_evaluator(name.removeprefix(INSTALLED)))
+    path = Path(name).expanduser()
+    formats: Mapping[str, Callable[[Path], tuple[Mapping[str, Any], list[bytes]]]] = {
+        ".toml": lambda file: (_toml(content := file.read_bytes()), [content]),
+        ".jsonl": lambda file: fastchat(file, kind),
+        ".yaml": arena_hard,
+        ".yml": arena_hard,
+    }
+    if path.suffix in formats:
         if not path.is_file():
             raise UserError(f"no judge template {name}")
-        content = path.read_bytes()
-        return _toml(content), [content]
+        return formats[path.suffix](path)
     if name in registry.templates.names():
         package, _, file = registry.templates[name].target.partition(":")
         content = (files(package) / file).read_bytes()
         return _toml(content), [content]
+    if (path / "configs.yaml").is_file():
+        return alpaca_eval(path)
     raise UserError(unknown("judge template", name, registry.templates.names()))
 
 
