@@ -125,6 +125,8 @@ class Endpoint:
         self.config = config
         self._url = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._parts = _checked(self._url)
+        official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
+        self._limit = "max_completion_tokens" if official else "max_tokens"
         self._key()
 
     @property
@@ -167,9 +169,7 @@ class Endpoint:
             raise Unanswered("unparsable") from None
 
     async def _once(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
-        # OpenAI's reasoning models refuse `max_tokens`; many other servers know only that.
-        official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
-        limit = "max_completion_tokens" if official else "max_tokens"
+        limit = self._limit
         sampling: dict[str, object] = {}
         if self.config.temperature is not None:
             sampling["temperature"] = self.config.temperature
@@ -177,12 +177,19 @@ class Endpoint:
             sampling |= {"logprobs": True, "top_logprobs": self.config.top_logprobs}
         spoken = cast(list[ChatCompletionMessageParam], [message.model_dump() for message in messages])
         started = time.monotonic()
-        async with asyncio.timeout(self.config.timeout_seconds):
-            completion = await client.chat.completions.create(
-                model=self.config.model,
-                messages=spoken,
-                extra_body={limit: self.config.max_tokens, **sampling},
-            )
+        try:
+            async with asyncio.timeout(self.config.timeout_seconds):
+                completion = await client.chat.completions.create(
+                    model=self.config.model,
+                    messages=spoken,
+                    extra_body={limit: self.config.max_tokens, **sampling},
+                )
+        except openai.BadRequestError as error:
+            # OpenAI's reasoning models refuse `max_tokens`, behind other hosts too; many servers know only that.
+            if error.param != "max_tokens" or limit != "max_tokens":
+                raise
+            self._limit = "max_completion_tokens"
+            return await self._once(client, messages)
         return _read(completion, time.monotonic() - started)
 
     def _pause(self, state: RetryCallState) -> float:

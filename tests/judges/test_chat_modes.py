@@ -129,6 +129,19 @@ def test_a_setting_that_a_model_refuses_is_named_with_the_remedy(refused: str) -
         judged(Act(json.dumps(error).encode(), 400), comparison())
 
 
+def test_a_model_that_refuses_max_tokens_is_asked_with_max_completion_tokens() -> None:
+    error = {"error": {"message": "no", "code": "unsupported_parameter", "type": "t", "param": "max_tokens"}}
+
+    def script(_: int, body: dict[str, Any]) -> Act:
+        return Act(json.dumps(error).encode(), 400) if "max_tokens" in body else says("[[A]]")
+
+    with serving(script) as server:
+        config = ChatConfig(model="judge", base_url=server.url, max_tokens=77, concurrency=1)
+        verdicts = list(Chat(config, CONTEXT).judge([comparison(), comparison()]))
+    assert [verdict.outcome for _, verdict in verdicts] == [Outcome.win] * 2
+    assert [body.get("max_completion_tokens") for body in server.bodies] == [None, 77, 77]
+
+
 def test_reasoning_in_the_answer_is_not_read() -> None:
     assert judged(says("<think>[[A]]</think>\n[[B]]"), comparison())[0].outcome is Outcome.loss
     assert judged(says("<think>[[A]]", finish="length"), comparison())[0].reason == "too long"
