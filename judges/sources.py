@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,8 +64,7 @@ def _read(name: str, kind: Kind) -> tuple[Mapping[str, Any], list[bytes]]:
             raise UserError(f"no judge template {name}")
         return formats[path.suffix](path)
     if name in registry.templates.names():
-        package, _, file = registry.templates[name].target.partition(":")
-        content = (files(package) / file).read_bytes()
+        content = registry.packaged(registry.templates[name].target)
         return _toml(content), [content]
     if (path / "configs.yaml").is_file():
         return alpaca_eval(path)
