@@ -66,6 +66,15 @@ class JudgeEntry(Entry):
     """True where its numbers are no judgment of preference and must be labelled so."""
 
 
+class ParserEntry(Entry):
+    """How a judge's answer is read."""
+
+    kind: Literal["pairwise", "pointwise"]
+    """A preference between two responses, or a rating of one."""
+    logprobs: bool = False
+    """Whether it reads the log-probs of the answer's tokens."""
+
+
 class TemplateEntry(Entry):
     """A judge prompt; `target` is `package:file`, the TOML file in that package."""
 
@@ -136,5 +145,4 @@ tasks = Registry("tasks", TaskEntry)
 methods = Registry("methods", MethodEntry)
 judges = Registry("judges", JudgeEntry)
 templates = Registry("templates", TemplateEntry)
-parsers = Registry("parsers", Entry)
-"""How a judge's answer is read; a template names one."""
+parsers = Registry("parsers", ParserEntry)

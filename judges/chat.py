@@ -77,7 +77,7 @@ class Asking(ABC, Generic[Item, Judgment]):
         self.turns = config.turns or template.turns[0]
         self.config = config.model_copy(update={k: v for k, v in own.items() if k not in config.model_fields_set})
         if template.reads_logprobs and not self.config.top_logprobs:
-            raise UserError(f"judge template {config.template} reads log-probs: leave top_logprobs out, or set 1 to 20")
+            raise UserError(f"judge template {config.template} reads log-probs: set top_logprobs to 1 to 20")
         self.endpoint = Endpoint(self.config)
 
     def identity(self) -> JsonObject:

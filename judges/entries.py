@@ -1,6 +1,6 @@
 """The judges, templates and parsers this package registers: light entries, what they point to is imported when used."""
 
-from dadpo_bench.registry import Entry, JudgeEntry, TemplateEntry
+from dadpo_bench.registry import JudgeEntry, ParserEntry, TemplateEntry
 
 pmi = JudgeEntry(
     name="pmi",
@@ -84,17 +84,28 @@ score = TemplateEntry(
 )
 
 
-def _parser(name: str, summary: str, source: str = "") -> Entry:
-    return Entry(name=name, summary=summary, target=f"judges.parsers:{name.replace('-', '_')}", source=source)
+def _parser(name: str, summary: str, source: str = "", *, rates: bool = False, logprobs: bool = False) -> ParserEntry:
+    return ParserEntry(
+        name=name,
+        summary=summary,
+        target=f"judges.parsers:{name.replace('-', '_')}",
+        source=source,
+        kind="pointwise" if rates else "pairwise",
+        logprobs=logprobs,
+    )
 
 
 last_label = _parser("last-label", "the last of the offered labels")
-rating = _parser("rating", "the last [[number]] on the scale")
-verdict_token = _parser("verdict-token", "log-probs of the last token that is a label; space around it is ignored")
-first_token = _parser("first-token", "log-probs of the first token, labels matched exactly", "AlpacaEval")
-last_token = _parser("last-token", "log-probs of the last token, labels matched exactly", "AlpacaEval")
+rating = _parser("rating", "the last [[number]], if it lies on the scale", rates=True)
+verdict_token = _parser(
+    "verdict-token", "log-probs of the last token that is a label; space around it is ignored", logprobs=True
+)
+first_token = _parser(
+    "first-token", "log-probs of the first token, labels matched exactly", "AlpacaEval", logprobs=True
+)
+last_token = _parser("last-token", "log-probs of the last token, labels matched exactly", "AlpacaEval", logprobs=True)
 ranking = _parser("ranking", "the rank of the first model in a list of {'model': …, 'rank': …}", "AlpacaEval")
 line_label = _parser("line-label", "the one label that lines begin with", "AlpacaEval")
 score_pair = _parser("score-pair", "two scores on the first line", "AlpacaEval")
-fastchat_rating = _parser("fastchat-rating", "the last [[number]], else the last [number], on the scale", "FastChat")
+fastchat_rating = _parser("fastchat-rating", "the last [[number]], else the last [number]", "FastChat", rates=True)
 arena_hard = _parser("arena-hard", "the one [[A>>B]]-like label, however often", "Arena-Hard")

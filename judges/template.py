@@ -1,7 +1,7 @@
 """Judge prompts: what is shown of two responses, or of one, filled in one pass.
 
 Responses are written by the models under test, so nothing of them may act: placeholders in them are not
-filled, control tokens are broken, and each stands in a fence whose marks are drawn anew for every call.
+filled, control tokens are broken, and each reply stands in a fence whose marks are drawn anew for every call.
 Published templates have no fence (`fenced` is false): they are rendered exactly as their authors do it.
 """
 
@@ -133,6 +133,8 @@ class Template(Value):
             extra = set(_SECTION.findall(text)) - set(self.sections)
             if extra:
                 raise ValueError(f"no section '{min(extra)}'")
+        if registry.parsers[self.parser].kind != self.kind:
+            raise ValueError(f"parser {self.parser} is for {registry.parsers[self.parser].kind} templates")
         if self.kind == "pairwise" and not {Choice.first, Choice.second} <= set(self.labels):
             raise ValueError("labels must name first and second")
         return self
@@ -151,7 +153,7 @@ class Template(Value):
     @property
     def reads_logprobs(self) -> bool:
         """Whether preferences come from the log-probs of a token."""
-        return self.sampling.top_logprobs is not None
+        return registry.parsers[self.parser].logprobs
 
     @property
     def graded(self) -> bool:
@@ -168,8 +170,12 @@ class Template(Value):
         nonce = nonce or secrets.token_hex(8)
         fence = {"open": f"<<<{nonce}", "close": f"{nonce}>>>"}
         data = self._data(shown)
+
+        def fenced(text: str) -> str:
+            return f"{fence['open']}\n{inert(text)}\n{fence['close']}" if self.fenced else text
+
         values = {
-            name: f"{fence['open']}\n{inert(data[name])}\n{fence['close']}" if self.fenced else data[name]
+            name: "\n\n".join(speaker + fenced(text) for speaker, text in data[name])
             for name in body.placeholders & set(data)
         }
         values |= fence | {str(choice): label for choice, label in self.labels.items()}
@@ -198,25 +204,33 @@ class Template(Value):
 
         return body.model_copy(update={"system": assembled(body.system), "user": assembled(body.user)})
 
-    def _data(self, shown: Comparison | Response) -> dict[str, str]:
+    def _data(self, shown: Comparison | Response) -> dict[str, list[Said]]:
         """What can be put in: words of others, all of it."""
         prompt = shown.prompt
-        data = {f"question_{n}": turn for n, turn in enumerate(prompt.turns, 1)}
-        data["question"] = _transcript(prompt.messages()) if self.fenced else prompt.turns[0]
+        data = {f"question_{n}": _text(turn) for n, turn in enumerate(prompt.turns, 1)}
+        data["question"] = _transcript(prompt.messages()) if self.fenced else _text(prompt.turns[0])
         sides: Mapping[str, Response] = (
             {"": shown} if isinstance(shown, Response) else dict(zip(("_a", "_b"), shown.shown, strict=True))
         )
         for side, response in sides.items():
             replies = [reply.text for reply in response.replies]
-            data |= {f"answer{side}_{n}": reply for n, reply in enumerate(replies, 1)}
-            data |= {f"answer{side}": response.text, f"conversation{side}": _conversation(prompt, replies)}
+            data |= {f"answer{side}_{n}": _text(reply) for n, reply in enumerate(replies, 1)}
+            data |= {f"answer{side}": _text(response.text), f"conversation{side}": _conversation(prompt, replies)}
         if prompt.reference:
-            data |= {f"reference_{n}": answer for n, answer in enumerate(prompt.reference, 1)}
+            data |= {f"reference_{n}": _text(answer) for n, answer in enumerate(prompt.reference, 1)}
             lone = len(prompt.turns) == 1
-            data["reference"] = prompt.reference[0] if lone else _conversation(prompt, prompt.reference, "Right answer")
+            data["reference"] = data["reference_1"] if lone else _conversation(prompt, prompt.reference, "Right answer")
         if prompt.checklist:
-            data["checklist"] = "\n".join(f"{n}. {item}" for n, item in enumerate(prompt.checklist, 1))
+            data["checklist"] = _text("\n".join(f"{n}. {item}" for n, item in enumerate(prompt.checklist, 1)))
         return data
+
+
+Said = tuple[str, str]
+"""Who speaks, as a heading of ours, and words of theirs; the heading is empty where there is but one speaker."""
+
+
+def _text(words: str) -> list[Said]:
+    return [("", words)]
 
 
 def _lacking(name: str, prompt: Prompt) -> str:
@@ -236,13 +250,16 @@ def inert(text: str) -> str:
     return _CONTROL.sub(lambda match: f"{match[0]}\u200b", text)
 
 
-def _conversation(prompt: Prompt, replies: Sequence[str], speaker: str = _SPEAKER["assistant"]) -> str:
+def _conversation(prompt: Prompt, replies: Sequence[str], speaker: str = _SPEAKER["assistant"]) -> list[Said]:
     return _transcript(prompt.messages(tuple(replies)), speaker)
 
 
-def _transcript(messages: list[Message], assistant: str = _SPEAKER["assistant"]) -> str:
-    """Messages under the speaker's name; a user's lone message needs none."""
+def _transcript(messages: list[Message], assistant: str = _SPEAKER["assistant"]) -> list[Said]:
+    """Messages under the speaker's name; a user's lone message needs none.
+
+    The names stand outside the fences: a reply that plays several turns is still one reply.
+    """
     if len(messages) == 1:
-        return messages[0].content
+        return _text(messages[0].content)
     speakers = _SPEAKER | {"assistant": assistant}
-    return "\n\n".join(f"{speakers[message.role]}:\n{message.content}" for message in messages)
+    return [(f"{speakers[message.role]}:\n", message.content) for message in messages]

@@ -178,7 +178,7 @@ def test_what_decides_a_graded_preference_is_part_of_the_identity(monkeypatch: p
 
 
 def test_a_template_that_reads_log_probs_needs_some() -> None:
-    with pytest.raises(UserError, match="leave top_logprobs out"):
+    with pytest.raises(UserError, match="set top_logprobs to 1 to 20"):
         Chat(ChatConfig(model="j", base_url="http://localhost/v1", template="graded", top_logprobs=0), CONTEXT)
 
 
