@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import openai
 from pydantic import Field
@@ -213,11 +213,18 @@ class Chat(Asking[Comparison, Verdict]):
             outcome=verdict,
             preference=preference if self.template.graded else None,
             reason=reason,
-            raw=answer.text,
-            resolved_model=answer.model,
-            tokens=answer.tokens,
-            seconds=answer.seconds,
+            **kept([answer]),
         )
+
+
+def kept(answers: Sequence[Answer]) -> dict[str, Any]:
+    """What is kept of the answers behind one judgment: the fields of `Asked`, but for the reason."""
+    return {
+        "raw": "\n\n".join(answer.text for answer in answers),
+        "resolved_model": answers[-1].model,
+        "tokens": sum(answer.tokens for answer in answers),
+        "seconds": sum(answer.seconds for answer in answers),
+    }
 
 
 def _words(response: Response) -> list[str]:

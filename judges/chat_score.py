@@ -9,7 +9,7 @@ import openai
 from pydantic import Field
 
 from dadpo_bench.types import Rating, Reply, Response
-from judges.chat import Asking, ChatConfig, why_unscored
+from judges.chat import Asking, ChatConfig, kept, why_unscored
 from judges.endpoint import Answer
 
 
@@ -59,10 +59,7 @@ class ChatScore(Asking[Response, Rating]):
             value=None if reason else fmean(values),
             by_turn=() if reason or self.turns == "last" else tuple(values),
             reason=reason,
-            raw="\n\n".join(answer.text for answer in answers),
-            resolved_model=answers[-1].model,
-            tokens=sum(answer.tokens for answer in answers),
-            seconds=sum(answer.seconds for answer in answers),
+            **kept(answers),
         )
 
 

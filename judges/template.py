@@ -74,9 +74,9 @@ class Body(Value):
 class Sampling(Value):
     """What the judge is asked with where its settings do not say."""
 
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_logprobs: int | None = None
+    temperature: float | None = Field(None, ge=0)
+    max_tokens: int | None = Field(None, ge=1)
+    top_logprobs: int | None = Field(None, ge=1, le=20)
 
 
 class Template(Value):
