@@ -54,7 +54,7 @@ Item = TypeVar("Item", Comparison, Response)
 Judgment = TypeVar("Judgment")
 
 
-class Asking(ABC, Generic[Item, Judgment]):
+class ChatJudge(ABC, Generic[Item, Judgment]):
     """What judges share that ask a chat model: template, endpoint, and the questions in flight.
 
     Raises `UserError` at once where the key is missing or the URL, the template or a setting of it is wrong.
@@ -172,7 +172,7 @@ class Asking(ABC, Generic[Item, Judgment]):
             raise group.exceptions[0] from None
 
 
-class Chat(Asking[Comparison, Verdict]):
+class Chat(ChatJudge[Comparison, Verdict]):
     """Asks a chat model which of two responses is better, in the order of each comparison."""
 
     name = "chat"

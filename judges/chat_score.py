@@ -9,7 +9,7 @@ import openai
 from pydantic import Field
 
 from dadpo_bench.types import Rating, Reply, Response
-from judges.chat import Asking, ChatConfig, kept, why_unscored
+from judges.chat import ChatConfig, ChatJudge, kept, why_unscored
 from judges.endpoint import Answer
 
 
@@ -22,7 +22,7 @@ class ChatScoreConfig(ChatConfig):
     )
 
 
-class ChatScore(Asking[Response, Rating]):
+class ChatScore(ChatJudge[Response, Rating]):
     """Asks a chat model to rate one response; of a conversation every turn, with what came before it."""
 
     name = "chat-score"
