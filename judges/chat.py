@@ -6,24 +6,19 @@ Whatever keeps a comparison from being scored is said, never guessed over. What 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 import openai
 from pydantic import Field
 
-from dadpo_bench.errors import WorkError
 from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Outcome, Response, Verdict
 from judges import template
-from judges.endpoint import Answer, Endpoint, EndpointConfig, Unanswered
-from judges.pump import iterate
+from judges.asking import Asking
+from judges.endpoint import Answer, Endpoint, EndpointConfig
 from judges.verdicts import outcome
 
 VERSION = 1
 """Raise it when a change here, in the parsers or in the filling moves verdicts."""
-
-PATIENCE = 8
-"""Comparisons in a row that may fail by the endpoint's fault, all attempts spent, before the work ends."""
 
 
 class ChatConfig(EndpointConfig):
@@ -44,6 +39,7 @@ class Chat:
         self.config = config
         self.template = template.load(config.template)
         self.endpoint = Endpoint(config)
+        self._asking = Asking(self.endpoint)
 
     def identity(self) -> JsonObject:
         """What decides a verdict. Retries, time-outs, concurrency, port and key do not."""
@@ -67,45 +63,15 @@ class Chat:
         after `PATIENCE` failures in a row; verdicts yielded before stand.
         """
 
-        async def work(emit: Callable[[tuple[int, Verdict]], None]) -> None:
-            await self._ask_all(comparisons, emit)
+        return self._asking.all(enumerate(comparisons), self._verdict, _unscored)
 
-        return iterate(work)
-
-    async def _ask_all(self, comparisons: Sequence[Comparison], emit: Callable[[tuple[int, Verdict]], None]) -> None:
-        differing: list[tuple[int, Comparison]] = []
-        for index, comparison in enumerate(comparisons):
-            if _words(comparison.contestant) == _words(comparison.baseline):
-                emit((index, Verdict(outcome=Outcome.tie, reason="identical")))
-            else:
-                differing.append((index, comparison))
-        owed = iter(differing)  # shared by the askers: each takes the next one
-        failures = 0
-
-        async def asker(client: openai.AsyncOpenAI) -> None:
-            nonlocal failures
-            for index, comparison in owed:
-                try:
-                    verdict = await self._verdict(client, comparison)
-                    failures = 0
-                except Unanswered as unanswered:
-                    verdict = Verdict(outcome=Outcome.unscored, reason=unanswered.reason)
-                    failures = failures + 1 if unanswered.failure else 0
-                emit((index, verdict))
-                if failures >= PATIENCE:
-                    raise WorkError(
-                        f"judge endpoint {self.endpoint.host} failed {failures} comparisons in a row, "
-                        f"last with '{verdict.reason}': check the server, then run the same command again"
-                    )
-
-        try:
-            async with self.endpoint.client() as client, asyncio.TaskGroup() as askers:
-                for _ in range(min(self.config.concurrency, len(differing))):
-                    askers.create_task(asker(client))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+    def finish(self) -> None:
+        """Ask nothing more; what is in flight is still answered and yielded. Any thread may call it."""
+        self._asking.finish()
 
     async def _verdict(self, client: openai.AsyncOpenAI, comparison: Comparison) -> Verdict:
+        if _words(comparison.contestant) == _words(comparison.baseline):
+            return Verdict(outcome=Outcome.tie, reason="identical")
         answer = await self.endpoint.ask(client, self.template.fill(comparison))
         choice = None if answer.refused else self.template.parse(answer.text, self.template.labels)
         return Verdict(
@@ -116,6 +82,10 @@ class Chat:
             tokens=answer.tokens,
             seconds=answer.seconds,
         )
+
+
+def _unscored(reason: str) -> Verdict:
+    return Verdict(outcome=Outcome.unscored, reason=reason)
 
 
 def _words(response: Response) -> list[str]:

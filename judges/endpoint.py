@@ -11,9 +11,10 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, urlsplit
 
 import openai
@@ -29,8 +30,11 @@ from tenacity import (
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
+from judges.window import Window
 
 OPENAI_URL = "https://api.openai.com/v1"
+_OVERRUN = (408, 429, 503, 529)
+"""Statuses of a server that has too much to do."""
 _LONGEST_PAUSE = 120.0
 """Seconds: a server that asks for more is asked again after this."""
 
@@ -61,7 +65,11 @@ class EndpointConfig(Value):
     max_tokens: int = Field(
         1024, ge=1, description="Limit on the judge's answer, tokens; a model's hidden reasoning counts too."
     )
-    concurrency: int = Field(8, ge=1, description="Requests in flight at once; does not change verdicts.")
+    concurrency: int = Field(
+        8,
+        ge=1,
+        description="Requests in flight at once, fewer while the endpoint answers 429 or too late; no verdict changes.",
+    )
     timeout_seconds: float = Field(
         120.0, gt=0, description="Limit on one attempt, seconds from sending to the whole answer."
     )
@@ -109,6 +117,12 @@ class Endpoint:
         self._url = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._parts = _checked(self._url)
         self._key()
+        self.window = Window(config.concurrency)
+        """How many requests may be in flight; a new one for every client."""
+        self.in_flight: set[asyncio.Task[Any] | None] = set()
+        """Tasks whose question is with the server at this moment."""
+        self.finishing = False
+        """Set by whoever wants no further attempts."""
 
     @property
     def host(self) -> str:
@@ -126,6 +140,7 @@ class Endpoint:
 
     def client(self) -> openai.AsyncOpenAI:
         """A client; close it by `async with`. Retries and time-outs are ours alone."""
+        self.window = Window(self.config.concurrency)
         return openai.AsyncOpenAI(api_key=self._key(), base_url=self._url, max_retries=0, timeout=None)
 
     async def ask(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
@@ -136,7 +151,7 @@ class Endpoint:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.attempts),
             wait=self._pause,
-            retry=retry_if_exception(_transient),
+            retry=retry_if_exception(lambda error: _transient(error) and not self.finishing),
             reraise=True,
         )
         try:
@@ -155,21 +170,43 @@ class Endpoint:
         limit = "max_completion_tokens" if official else "max_tokens"
         sampling = {} if self.config.temperature is None else {"temperature": self.config.temperature}
         spoken = cast(list[ChatCompletionMessageParam], [message.model_dump() for message in messages])
-        started = time.monotonic()
-        async with asyncio.timeout(self.config.timeout_seconds):
-            completion = await client.chat.completions.create(
-                model=self.config.model,
-                messages=spoken,
-                extra_body={limit: self.config.max_tokens, **sampling},
-            )
-        return _read(completion, time.monotonic() - started)
+        async with self._place():
+            started = time.monotonic()
+            async with asyncio.timeout(self.config.timeout_seconds):
+                completion = await client.chat.completions.create(
+                    model=self.config.model,
+                    messages=spoken,
+                    extra_body={limit: self.config.max_tokens, **sampling},
+                )
+            return _read(completion, time.monotonic() - started)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among the requests in flight; how the request ends tells how many places there are."""
+        window, task = self.window, asyncio.current_task()
+        ticket = await window.enter()
+        self.in_flight.add(task)
+        try:
+            yield
+            window.succeeded(ticket)
+        except TimeoutError:
+            window.overrun(ticket)
+            raise
+        except openai.APIStatusError as error:
+            if error.status_code in _OVERRUN:
+                window.overrun(ticket)
+            if _transient(error) and (asked := _retry_after(error)) is not None:
+                window.pause(min(asked, _LONGEST_PAUSE))
+            raise
+        finally:
+            self.in_flight.discard(task)
+            window.leave()
 
     def _pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: what the server asks for, else exponential with jitter."""
+        """Seconds before the next attempt: exponential with jitter, none where the server asked all to wait."""
         error = state.outcome.exception() if state.outcome else None
-        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else None
-        if asked is not None:
-            return min(asked, _LONGEST_PAUSE)
+        if isinstance(error, openai.APIStatusError) and _retry_after(error) is not None:
+            return 0
         return wait_random_exponential(multiplier=self.config.backoff_seconds, max=_LONGEST_PAUSE)(state)
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:
