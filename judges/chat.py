@@ -79,7 +79,9 @@ class Chat:
             reason="" if choice else _why_unscored(answer),
             raw=answer.text,
             resolved_model=answer.model,
+            fingerprint=answer.fingerprint,
             tokens=answer.tokens,
+            answer_tokens=answer.answer_tokens,
             seconds=answer.seconds,
         )
 

@@ -14,11 +14,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple, cast
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+import httpx2
 import openai
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import Field
 from tenacity import (
     AsyncRetrying,
@@ -31,6 +32,8 @@ from tenacity import (
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
 from judges.window import Window
+
+T = TypeVar("T")
 
 OPENAI_URL = "https://api.openai.com/v1"
 _OVERRUN = (408, 429, 503, 529)
@@ -93,8 +96,12 @@ class Answer(NamedTuple):
     """The token limit ended it."""
     model: str
     """The model the endpoint says answered."""
+    fingerprint: str
+    """Which build of it, where the endpoint says so."""
     tokens: int
     """Prompt and answer together, as the endpoint counts them; 0 where it does not."""
+    answer_tokens: int
+    """Of the answer alone."""
     seconds: float
     """Of the attempt that succeeded."""
 
@@ -140,8 +147,18 @@ class Endpoint:
 
     def client(self) -> openai.AsyncOpenAI:
         """A client; close it by `async with`. Retries and time-outs are ours alone."""
-        self.window = Window(self.config.concurrency)
-        return openai.AsyncOpenAI(api_key=self._key(), base_url=self._url, max_retries=0, timeout=None)
+        most = self.config.concurrency
+        self.window = Window(most)
+        # aiohttp takes half the processor time of httpx2 (benchmarks/README.md); it need not be there.
+        transport = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
+        pool = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
+        return openai.AsyncOpenAI(
+            api_key=self._key(),
+            base_url=self._url,
+            max_retries=0,
+            timeout=None,
+            http_client=transport(limits=pool, timeout=None),
+        )
 
     async def ask(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
         """The model's answer.
@@ -159,6 +176,8 @@ class Endpoint:
         # `from None`: the original holds the request and its headers.
         except openai.APIStatusError as error:
             raise self._meaning(error) from None
+        except openai.APIConnectionError:  # its time-outs are lost connections: the client is given no limit
+            raise Unanswered("api error: APIConnectionError", failure=True) from None
         except (openai.APIError, TimeoutError) as error:
             raise Unanswered(f"api error: {type(error).__name__}", failure=True) from None
         except ValueError:  # a body that is no JSON
@@ -169,16 +188,18 @@ class Endpoint:
         official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
         limit = "max_completion_tokens" if official else "max_tokens"
         sampling = {} if self.config.temperature is None else {"temperature": self.config.temperature}
-        spoken = cast(list[ChatCompletionMessageParam], [message.model_dump() for message in messages])
+        body = {
+            "model": self.config.model,
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            limit: self.config.max_tokens,
+            **sampling,
+        }
         async with self._place():
             started = time.monotonic()
             async with asyncio.timeout(self.config.timeout_seconds):
-                completion = await client.chat.completions.create(
-                    model=self.config.model,
-                    messages=spoken,
-                    extra_body={limit: self.config.max_tokens, **sampling},
-                )
-            return _read(completion, time.monotonic() - started)
+                # `chat.completions.create` takes as long again to check what it sends and receives.
+                response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+            return _read(response.json(), time.monotonic() - started)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -269,26 +290,30 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
         return None
 
 
-def _read(completion: object, seconds: float) -> Answer:
+def _read(completion: Any, seconds: float) -> Answer:
     """The parts of a completion that we use. Raises `ValueError` where it is none.
 
-    Servers deviate from the schema and the client does not check it: any attribute may be missing.
+    Servers deviate from the schema: any part may be missing, or be anything.
     """
-    choices = getattr(completion, "choices", None)
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    text = getattr(message, "content", None) or ""
-    if message is None or not isinstance(text, str):
+    choices = _part(completion, "choices", list)
+    choice = choices[0] if choices else None
+    message = _part(choice, "message", dict)
+    content = message.get("content") if message else None
+    if message is None or not isinstance(content, str | None):
         raise ValueError("no chat completion")
-    finish = getattr(choice, "finish_reason", None)
-    silent = not text.strip() and finish != "length"
-    model = getattr(completion, "model", None)
-    tokens = getattr(getattr(completion, "usage", None), "total_tokens", None)
+    text, finish, usage = content or "", _part(choice, "finish_reason", str), _part(completion, "usage", dict)
     return Answer(
         text,
-        refused=silent or finish == "content_filter" or bool(getattr(message, "refusal", None)),
+        refused=(not text.strip() and finish != "length") or finish == "content_filter" or bool(message.get("refusal")),
         cut=finish == "length",
-        model=model if isinstance(model, str) else "",
-        tokens=tokens if isinstance(tokens, int) else 0,
+        model=_part(completion, "model", str) or "",
+        fingerprint=_part(completion, "system_fingerprint", str) or "",
+        tokens=_part(usage, "total_tokens", int) or 0,
+        answer_tokens=_part(usage, "completion_tokens", int) or 0,
         seconds=seconds,
     )
+
+
+def _part(whole: Any, name: str, kind: type[T]) -> T | None:
+    part = whole.get(name) if isinstance(whole, dict) else None
+    return part if isinstance(part, kind) else None
