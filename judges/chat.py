@@ -6,28 +6,24 @@ Whatever keeps a comparison from being scored is said, never guessed over. What 
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import openai
 from pydantic import Field
 
-from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.errors import UserError
 from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Message, Outcome, Response, Verdict
+from judges.asking import Asking
 from judges.endpoint import Answer, Endpoint, EndpointConfig, Unanswered
 from judges.parsers import without_thinking
-from judges.pump import iterate
 from judges.sources import load
 from judges.template import Unfit
 from judges.verdicts import Reading, contestants, outcome
 
 VERSION = 2
 """Raise it when a change here, in the parsers or in the filling moves verdicts."""
-
-PATIENCE = 8
-"""Comparisons in a row that may fail by the endpoint's fault, all attempts spent, before the work ends."""
 
 
 class ChatConfig(EndpointConfig):
@@ -79,6 +75,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         if template.reads_logprobs and not self.config.top_logprobs:
             raise UserError(f"judge template {config.template} reads log-probs: set top_logprobs to 1 to 20")
         self.endpoint = Endpoint(self.config)
+        self._asking = Asking(self.endpoint)
 
     def identity(self) -> JsonObject:
         """What decides a verdict. Retries, time-outs, concurrency, port and key do not."""
@@ -98,10 +95,6 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         if self.template.reads_logprobs:
             identity |= {"top_logprobs": self.config.top_logprobs, "label_mass": self.template.label_mass}
         return identity
-
-    @abstractmethod
-    def unasked(self, item: Item) -> Judgment | None:
-        """What needs no question."""
 
     @abstractmethod
     async def asked(self, client: openai.AsyncOpenAI, item: Item) -> Judgment:
@@ -129,47 +122,11 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
 
     def answers(self, items: Sequence[Item]) -> Generator[tuple[int, Judgment], None, None]:
         """Yield (index, judgment) as answers arrive; a consumer that stops early cancels the open requests."""
+        return self._asking.all(enumerate(items), self.asked, self.unscored)
 
-        async def work(emit: Callable[[tuple[int, Judgment]], None]) -> None:
-            await self._ask_all(items, emit)
-
-        return iterate(work)
-
-    async def _ask_all(self, items: Sequence[Item], emit: Callable[[tuple[int, Judgment]], None]) -> None:
-        open_questions: list[tuple[int, Item]] = []
-        for index, item in enumerate(items):
-            known = self.unasked(item)
-            if known is not None:
-                emit((index, known))
-            else:
-                open_questions.append((index, item))
-        owed = iter(open_questions)  # shared by the askers: each takes the next one
-        failures = 0
-
-        async def asker(client: openai.AsyncOpenAI) -> None:
-            nonlocal failures
-            for index, item in owed:
-                reason = ""
-                try:
-                    judgment = await self.asked(client, item)
-                    failures = 0
-                except Unanswered as unanswered:
-                    reason = unanswered.reason
-                    judgment = self.unscored(reason)
-                    failures = failures + 1 if unanswered.failure else 0
-                emit((index, judgment))
-                if failures >= PATIENCE:
-                    raise WorkError(
-                        f"judge endpoint {self.endpoint.host} failed {failures} comparisons in a row, "
-                        f"last with '{reason}': check the server, then run the same command again"
-                    )
-
-        try:
-            async with self.endpoint.client() as client, asyncio.TaskGroup() as askers:
-                for _ in range(min(self.config.concurrency, len(open_questions))):
-                    askers.create_task(asker(client))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+    def finish(self) -> None:
+        """Ask nothing more; what is in flight is still answered and yielded. Any thread may call it."""
+        self._asking.finish()
 
 
 class Chat(ChatJudge[Comparison, Verdict]):
@@ -190,17 +147,14 @@ class Chat(ChatJudge[Comparison, Verdict]):
         """
         return self.answers(comparisons)
 
-    def unasked(self, comparison: Comparison) -> Verdict | None:
-        """A tie, where both say the same."""
-        same = _words(comparison.contestant) == _words(comparison.baseline)
-        return Verdict(outcome=Outcome.tie, reason="identical") if same else None
-
     def unscored(self, reason: str) -> Verdict:
         """No verdict, and why."""
         return Verdict(outcome=Outcome.unscored, reason=reason)
 
     async def asked(self, client: openai.AsyncOpenAI, comparison: Comparison) -> Verdict:
-        """One question."""
+        """One question, and none where both say the same."""
+        if _words(comparison.contestant) == _words(comparison.baseline):
+            return Verdict(outcome=Outcome.tie, reason="identical")
         answer = await self.endpoint.ask(client, self.fill(comparison))
         reading = self.read(answer)
         if reading.value is None:
@@ -222,7 +176,9 @@ def kept(answers: Sequence[Answer]) -> dict[str, Any]:
     return {
         "raw": "\n\n".join(answer.text for answer in answers),
         "resolved_model": answers[-1].model,
+        "fingerprint": answers[-1].fingerprint,
         "tokens": sum(answer.tokens for answer in answers),
+        "answer_tokens": sum(answer.answer_tokens for answer in answers),
         "seconds": sum(answer.seconds for answer in answers),
     }
 

@@ -35,9 +35,6 @@ class ChatScore(ChatJudge[Response, Rating]):
         """
         return self.answers(responses)
 
-    def unasked(self, _response: Response) -> None:
-        """Every response is asked about."""
-
     def unscored(self, reason: str) -> Rating:
         """No rating, and why."""
         return Rating(value=None, reason=reason)

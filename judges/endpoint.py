@@ -11,13 +11,15 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, cast
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+import httpx2
 import openai
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import Field
 from tenacity import (
     AsyncRetrying,
@@ -30,8 +32,13 @@ from tenacity import (
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
 from judges.verdicts import Token
+from judges.window import Window
+
+T = TypeVar("T")
 
 OPENAI_URL = "https://api.openai.com/v1"
+_OVERRUN = (408, 429, 503, 529)
+"""Statuses of a server that has too much to do."""
 _LONGEST_PAUSE = 120.0
 """Seconds: a server that asks for more is asked again after this."""
 
@@ -76,7 +83,11 @@ class EndpointConfig(Value):
         description="Likeliest tokens whose log-probs are asked for at each place of the answer, for templates that "
         "read them; 0 asks for none.",
     )
-    concurrency: int = Field(8, ge=1, description="Requests in flight at once; does not change verdicts.")
+    concurrency: int = Field(
+        8,
+        ge=1,
+        description="Requests in flight at once, fewer while the endpoint answers 429 or too late; no verdict changes.",
+    )
     timeout_seconds: float = Field(
         120.0, gt=0, description="Limit on one attempt, seconds from sending to the whole answer."
     )
@@ -100,8 +111,12 @@ class Answer(NamedTuple):
     """The token limit ended it."""
     model: str
     """The model the endpoint says answered."""
+    fingerprint: str
+    """Which build of it, where the endpoint says so."""
     tokens: int
     """Prompt and answer together, as the endpoint counts them; 0 where it does not."""
+    answer_tokens: int
+    """Of the answer alone."""
     seconds: float
     """Of the attempt that succeeded."""
     logprobs: tuple[Token, ...] = ()
@@ -128,6 +143,12 @@ class Endpoint:
         official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
         self._limit = "max_completion_tokens" if official else "max_tokens"
         self._key()
+        self.window = Window(config.concurrency)
+        """How many requests may be in flight; a new one for every client."""
+        self.in_flight: set[asyncio.Task[Any] | None] = set()
+        """Tasks whose question is with the server at this moment."""
+        self.finishing = False
+        """Set by whoever wants no further attempts."""
 
     @property
     def host(self) -> str:
@@ -145,7 +166,18 @@ class Endpoint:
 
     def client(self) -> openai.AsyncOpenAI:
         """A client; close it by `async with`. Retries and time-outs are ours alone."""
-        return openai.AsyncOpenAI(api_key=self._key(), base_url=self._url, max_retries=0, timeout=None)
+        most = self.config.concurrency
+        self.window = Window(most)
+        # aiohttp takes half the processor time of httpx2 (benchmarks/README.md); it need not be there.
+        transport = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
+        pool = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
+        return openai.AsyncOpenAI(
+            api_key=self._key(),
+            base_url=self._url,
+            max_retries=0,
+            timeout=None,
+            http_client=transport(limits=pool, timeout=None),
+        )
 
     async def ask(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
         """The model's answer.
@@ -155,7 +187,7 @@ class Endpoint:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.attempts),
             wait=self._pause,
-            retry=retry_if_exception(_transient),
+            retry=retry_if_exception(lambda error: _transient(error) and not self.finishing),
             reraise=True,
         )
         try:
@@ -163,6 +195,8 @@ class Endpoint:
         # `from None`: the original holds the request and its headers.
         except openai.APIStatusError as error:
             raise self._meaning(error) from None
+        except openai.APIConnectionError:  # its time-outs are lost connections: the client is given no limit
+            raise Unanswered("api error: APIConnectionError", failure=True) from None
         except (openai.APIError, TimeoutError) as error:
             raise Unanswered(f"api error: {type(error).__name__}", failure=True) from None
         except ValueError:  # a body that is no JSON
@@ -175,29 +209,53 @@ class Endpoint:
             sampling["temperature"] = self.config.temperature
         if self.config.top_logprobs:
             sampling |= {"logprobs": True, "top_logprobs": self.config.top_logprobs}
-        spoken = cast(list[ChatCompletionMessageParam], [message.model_dump() for message in messages])
-        started = time.monotonic()
+        body = {
+            "model": self.config.model,
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            limit: self.config.max_tokens,
+            **sampling,
+        }
         try:
-            async with asyncio.timeout(self.config.timeout_seconds):
-                completion = await client.chat.completions.create(
-                    model=self.config.model,
-                    messages=spoken,
-                    extra_body={limit: self.config.max_tokens, **sampling},
-                )
+            async with self._place():
+                started = time.monotonic()
+                async with asyncio.timeout(self.config.timeout_seconds):
+                    # `chat.completions.create` takes as long again to check what it sends and receives.
+                    response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+                return _read(response.json(), time.monotonic() - started)
         except openai.BadRequestError as error:
             # OpenAI's reasoning models refuse `max_tokens`, behind other hosts too; many servers know only that.
             if error.param != "max_tokens" or limit != "max_tokens":
                 raise
             self._limit = "max_completion_tokens"
-            return await self._once(client, messages)
-        return _read(completion, time.monotonic() - started)
+        return await self._once(client, messages)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among the requests in flight; how the request ends tells how many places there are."""
+        window, task = self.window, asyncio.current_task()
+        ticket = await window.enter()
+        self.in_flight.add(task)
+        try:
+            yield
+            window.succeeded(ticket)
+        except TimeoutError:
+            window.overrun(ticket)
+            raise
+        except openai.APIStatusError as error:
+            if error.status_code in _OVERRUN:
+                window.overrun(ticket)
+            if _transient(error) and (asked := _retry_after(error)) is not None:
+                window.pause(min(asked, _LONGEST_PAUSE))
+            raise
+        finally:
+            self.in_flight.discard(task)
+            window.leave()
 
     def _pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: what the server asks for, else exponential with jitter."""
+        """Seconds before the next attempt: exponential with jitter, none where the server asked all to wait."""
         error = state.outcome.exception() if state.outcome else None
-        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else None
-        if asked is not None:
-            return min(asked, _LONGEST_PAUSE)
+        if isinstance(error, openai.APIStatusError) and _retry_after(error) is not None:
+            return 0
         return wait_random_exponential(multiplier=self.config.backoff_seconds, max=_LONGEST_PAUSE)(state)
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:
@@ -263,39 +321,42 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
         return None
 
 
-def _read(completion: object, seconds: float) -> Answer:
+def _read(completion: Any, seconds: float) -> Answer:
     """The parts of a completion that we use. Raises `ValueError` where it is none.
 
-    Servers deviate from the schema and the client does not check it: any attribute may be missing.
+    Servers deviate from the schema: any part may be missing, or be anything.
     """
-    choices = getattr(completion, "choices", None)
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    text = getattr(message, "content", None) or ""
-    if message is None or not isinstance(text, str):
+    choices = _part(completion, "choices", list)
+    choice = choices[0] if choices else None
+    message = _part(choice, "message", dict)
+    content = message.get("content") if message else None
+    if message is None or not isinstance(content, str | None):
         raise ValueError("no chat completion")
-    finish = getattr(choice, "finish_reason", None)
-    silent = not text.strip() and finish != "length"
-    model = getattr(completion, "model", None)
-    tokens = getattr(getattr(completion, "usage", None), "total_tokens", None)
+    text, finish, usage = content or "", _part(choice, "finish_reason", str), _part(completion, "usage", dict)
     return Answer(
         text,
-        refused=silent or finish == "content_filter" or bool(getattr(message, "refusal", None)),
+        refused=(not text.strip() and finish != "length") or finish == "content_filter" or bool(message.get("refusal")),
         cut=finish == "length",
-        model=model if isinstance(model, str) else "",
-        tokens=tokens if isinstance(tokens, int) else 0,
+        model=_part(completion, "model", str) or "",
+        fingerprint=_part(completion, "system_fingerprint", str) or "",
+        tokens=_part(usage, "total_tokens", int) or 0,
+        answer_tokens=_part(usage, "completion_tokens", int) or 0,
         seconds=seconds,
-        logprobs=_tokens(getattr(choice, "logprobs", None)),
+        logprobs=_tokens(_part(_part(choice, "logprobs", dict), "content", list) or []),
     )
 
 
-def _tokens(logprobs: object) -> tuple[Token, ...]:
+def _tokens(places: list[Any]) -> tuple[Token, ...]:
     """None at all where one of them is malformed: a token out of its place would be read for another."""
-    content = getattr(logprobs, "content", None)
     try:
         return tuple(
-            Token(str(place.token), {str(one.token): float(one.logprob) for one in place.top_logprobs})
-            for place in content or ()
+            Token(str(place["token"]), {str(one["token"]): float(one["logprob"]) for one in place["top_logprobs"]})
+            for place in places
         )
-    except (AttributeError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return ()
+
+
+def _part(whole: Any, name: str, kind: type[T]) -> T | None:
+    part = whole.get(name) if isinstance(whole, dict) else None
+    return part if isinstance(part, kind) else None

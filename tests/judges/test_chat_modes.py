@@ -11,7 +11,8 @@ import pytest
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Rating, Reply, Response, Verdict
-from judges.chat import PATIENCE, Chat, ChatConfig
+from judges.asking import PATIENCE
+from judges.chat import Chat, ChatConfig
 from judges.chat_score import ChatScore, ChatScoreConfig
 from tests.judges.scripted_server import Act, Script, fails, says, serving
 
