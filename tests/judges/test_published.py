@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,32 @@ def test_real_judgments_give_the_scores_they_must(tmp_path: Path) -> None:
     for model, scores in expected.items():
         for turn in (1, 2):
             assert sum(found[model, turn]) / len(found[model, turn]) == pytest.approx(scores[f"turn{turn}"])
+
+
+@oracle
+@pytest.mark.skipif("FASTCHAT_JUDGE_PROMPTS" not in os.environ, reason="names FastChat's own judge_prompts.jsonl")
+def test_real_questions_to_the_judge_are_rendered_as_fastchat_rendered_them() -> None:
+    def lines(name: str) -> list[Any]:
+        text = (ORACLE / "mt_bench" / name).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n") if line]
+
+    def turns(name: str) -> dict[int, tuple[str, ...]]:
+        return {row["question_id"]: tuple(row["choices"][0]["turns"]) for row in lines(name)}
+
+    template = load(os.environ["FASTCHAT_JUDGE_PROMPTS"], "pointwise")
+    answers, references = turns("answer_ultrachat_sai.jsonl"), turns("reference_answer_gpt-4.jsonl")
+    questions = {row["question_id"]: row for row in lines("question.jsonl")}
+    asked = [row for row in lines("judgment_gpt-4_single.jsonl") if row["model"] == "ultrachat_sai"]
+    assert len(asked) == 160
+    for row in asked:
+        number, until = row["question_id"], row["turn"]
+        guided = questions[number]["category"] in ("math", "reasoning", "coding")
+        prompt = Prompt(
+            id=str(number),
+            turns=tuple(questions[number]["turns"][:until]),
+            reference=references[number][:until] if guided else (),
+        )
+        assert said(template, response(answers[number][:until], prompt))[-1] == ("user", row["user_prompt"])
 
 
 # --- Arena-Hard ---
