@@ -201,12 +201,14 @@ from alpaca_eval.annotators import PairwiseAnnotator
 folder = Path(tempfile.mkdtemp())
 (folder / "prompt.txt").write_text(
     "<|im_start|>user\n" + "Which is better? " * 100 + "{instruction} {output_1} {output_2}\n<|im_end|>")
-(folder / "configs.yaml").write_text(json.dumps({"x": {
+configs = json.dumps({"x": {
     "prompt_template": str(folder / "prompt.txt"), "fn_completions": "openai_completions",
     "completions_kwargs": {"model_name": "gpt-4o", "max_tokens": 1024, "temperature": 0,
-                           "num_procs": concurrency, "price_per_token": [0, 0]},
+                           "num_procs": concurrency, "price_per_token": 0},
     "completion_parser_kwargs": {"outputs_to_match": {"1": "A", "2": "B"}},
-    "fn_completion_parser": "regex_parser", "batch_size": 1}}))
+    "fn_completion_parser": "regex_parser", "batch_size": 1}})
+# JSON has no keys that are numbers, YAML has.
+(folder / "configs.yaml").write_text(configs.replace('"1":', "1:").replace('"2":', "2:"))
 annotator = PairwiseAnnotator(annotators_config=folder / "configs.yaml", caching_path=folder / "cache.json", seed=0)
 rows = lambda side: [{"instruction": f"Question {n}?", "output": f"{side} {n} " + "word " * 80, "generator": side}
                      for n in range(count)]

@@ -63,11 +63,27 @@ class Chat:
         after `PATIENCE` failures in a row; verdicts yielded before stand.
         """
 
-        return self._asking.all(enumerate(comparisons), self._verdict, _unscored)
+        return self._asking.all(comparisons, self._verdict, _unscored)
 
     def finish(self) -> None:
         """Ask nothing more; what is in flight is still answered and yielded. Any thread may call it."""
         self._asking.finish()
+
+    def estimate(self, comparisons: Sequence[Comparison]) -> str:
+        """What it will cost, in one line."""
+        few = comparisons[:: max(1, len(comparisons) // 100)]
+        return self.endpoint.meter.estimate([self.template.fill(one) for one in few], len(comparisons))
+
+    def bill(self) -> str:
+        """What it has cost, in one line."""
+        return self.endpoint.meter.bill()
+
+    @staticmethod
+    def preview(config: ChatConfig, comparisons: Sequence[Comparison], count: int) -> tuple[list[str], str]:
+        """The prompts of some comparisons as they would be sent, and what `count` like them cost; needs no key."""
+        filled = [template.load(config.template).fill(one) for one in comparisons]
+        shown = ["\n\n".join(f"[{m.role}]\n{m.content}" for m in messages) for messages in filled]
+        return shown, Endpoint(config, key=False).meter.estimate(filled, count)
 
     async def _verdict(self, client: openai.AsyncOpenAI, comparison: Comparison) -> Verdict:
         if _words(comparison.contestant) == _words(comparison.baseline):
