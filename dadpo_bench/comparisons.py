@@ -6,7 +6,7 @@ What stayed unscored is kept with its reason, counted as such, and owed again on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -121,10 +121,11 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label
             for known in session.scalars(query):
                 owed.pop(known, None)
     asked = list(owed.values())
+    questions = _Lazily(asked, lambda stored: stored.response)
     pointwise: PointwiseJudge = judge.judge
-    with _keeping(bench, judge, schema.Rating, len(asked), label, "ratings") as keep:
+    with _keeping(bench, judge, schema.Rating, questions, label, "ratings") as keep:
         if asked:
-            for index, rating in pointwise.rate(_Lazily(asked, lambda stored: stored.response)):
+            for index, rating in pointwise.rate(questions):
                 keep(rating, rating.value is not None, {"response_key": asked[index].key})
     return keep.reasons
 
@@ -148,10 +149,11 @@ def _compare(bench: Bench, judge: OpenJudge, matches: Mapping[tuple[str, str], M
         return Comparison(contestant=contestant.response, baseline=baseline.response, order=key[2])
 
     pairwise: PairwiseJudge = judge.judge
-    with _keeping(bench, judge, schema.Verdict, len(asked), label, "verdicts") as keep:
+    questions = _Lazily(asked, comparison)
+    with _keeping(bench, judge, schema.Verdict, questions, label, "verdicts") as keep:
         if asked:
             # Closing cancels open requests at once where this loop ends early.
-            with closing(pairwise.judge(_Lazily(asked, comparison))) as verdicts:
+            with closing(pairwise.judge(questions)) as verdicts:
                 for index, verdict in verdicts:
                     ours, theirs, order = asked[index]
                     key = {"contestant_response": ours, "baseline_response": theirs, "order": order}
@@ -196,15 +198,23 @@ class _Keep:
 
 
 @contextmanager
-def _keeping(bench: Bench, judge: OpenJudge, table: Table, count: int, label: str, unit: str) -> Iterator[_Keep]:
-    def finish() -> None:
-        bench.reporter.say("  finishing what is in flight; Ctrl-C again stops at once")
-        judge.judge.finish()
+def _keeping(
+    bench: Bench, judge: OpenJudge, table: Table, questions: Sequence[Any], label: str, unit: str
+) -> Iterator[_Keep]:
+    """What is said within is kept; a judge that costs money or can finish is asked what, and to."""
+    asked, say = judge.judge, bench.reporter.say
 
-    can_finish = hasattr(judge.judge, "finish")
-    with (
-        finishing(finish) if can_finish else nullcontext(),
-        bench.reporter.bar(label, count, unit) as bar,
-        Keeper(bench.store, table) as keeper,
-    ):
+    def finish() -> None:
+        say("  finishing what is in flight; Ctrl-C again stops at once")
+        asked.finish()
+
+    with ExitStack() as stack:
+        if hasattr(asked, "finish"):
+            stack.enter_context(finishing(finish))
+        bar = stack.enter_context(bench.reporter.bar(label, len(questions), unit))
+        if questions and hasattr(asked, "estimate"):
+            say(f"  {label}: {asked.estimate(questions)}")
+        if questions and hasattr(asked, "bill"):
+            stack.callback(lambda: say(f"  {label}: {asked.bill()}"))
+        keeper = stack.enter_context(Keeper(bench.store, table))
         yield _Keep(keeper, judge.key, bar)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ import openai
 from dadpo_bench.errors import WorkError
 from judges.endpoint import Endpoint, Unanswered
 from judges.pump import Emit, iterate
+from judges.spending import Reached
 
 Question = TypeVar("Question")
 Said = TypeVar("Said")
@@ -30,7 +31,7 @@ class Asking:
 
     def all(
         self,
-        questions: Iterable[tuple[int, Question]],
+        questions: Sequence[Question],
         answer: Callable[[openai.AsyncOpenAI, Question], Awaitable[Said]],
         unanswered: Callable[[str], Said],
     ) -> Generator[tuple[int, Said], None, None]:
@@ -38,23 +39,27 @@ class Asking:
 
         Questions are taken one by one, when there is somebody to ask them. A consumer that stops early
         cancels what is in flight. Raises what `answer` raises, and `WorkError` after `PATIENCE` failures in a
-        row; what was yielded before stands.
+        row, or behind what is in flight where a limit of the meter is reached; what was yielded before stands.
         """
 
         async def work(emit: Emit[tuple[int, Said]]) -> None:
             self._loop = asyncio.get_running_loop()
-            owed = iter(questions)  # shared by the askers: each takes the next one
-            failures = 0
+            owed = enumerate(questions)  # shared by the askers: each takes the next one
+            failures = said_of = 0
+            reached = ""
 
             async def asker(client: openai.AsyncOpenAI) -> None:
-                nonlocal failures
-                while not self._endpoint.finishing:
+                nonlocal failures, said_of, reached
+                while not (self._endpoint.finishing or reached):
                     index, question = next(owed, (-1, None))
                     if question is None:
                         return
                     try:
                         said = await answer(client, question)
                         failures = 0
+                    except Reached as limit:
+                        reached = str(limit)
+                        return
                     except Unanswered as why:
                         said = unanswered(why.reason)
                         failures = failures + 1 if why.failure else 0
@@ -64,6 +69,7 @@ class Asking:
                                 f"judge endpoint {self._endpoint.host} failed {failures} comparisons in a row, "
                                 f"last with '{why.reason}': check the server, then run the same command again"
                             ) from None
+                    said_of += 1
                     await emit((index, said))
 
             try:
@@ -72,6 +78,11 @@ class Asking:
                         self._askers.append(group.create_task(asker(client)))
             except ExceptionGroup as several:
                 raise several.exceptions[0] from None
+            if reached and not self._endpoint.finishing:
+                raise WorkError(
+                    f"{reached}: {len(questions) - said_of:,} of {len(questions):,} questions to "
+                    f"{self._endpoint.config.model} are owed; raise the limit and run the same command again"
+                )
 
         return iterate(work)
 

@@ -7,7 +7,8 @@ Whatever keeps a comparison from being scored is said, never guessed over. What 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Generic, Literal, TypeVar
 
 import openai
@@ -59,7 +60,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
     name: str
     kind: Literal["pairwise", "pointwise"]
 
-    def __init__(self, config: ChatConfig, _context: JudgeContext) -> None:
+    def __init__(self, config: ChatConfig, _context: JudgeContext, *, key: bool = True) -> None:
         template = load(config.template, self.kind)
         if config.turns and config.turns not in template.turns:
             raise UserError(
@@ -74,7 +75,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         self.config = config.model_copy(update={k: v for k, v in own.items() if k not in config.model_fields_set})
         if template.reads_logprobs and not self.config.top_logprobs:
             raise UserError(f"judge template {config.template} reads log-probs: set top_logprobs to 1 to 20")
-        self.endpoint = Endpoint(self.config)
+        self.endpoint = Endpoint(self.config, key=key)
         self._asking = Asking(self.endpoint)
 
     def identity(self) -> JsonObject:
@@ -111,6 +112,10 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         except Unfit as unfit:
             raise Unanswered(str(unfit)) from None
 
+    @abstractmethod
+    def questions(self, item: Item) -> Iterator[list[Message]]:
+        """What an item is asked, question by question. Raises as `fill` does."""
+
     def read(self, answer: Answer) -> Reading:
         """What the answer says; nothing where the model refused. Raises `Unanswered` where log-probs are missing."""
         if answer.refused:
@@ -122,11 +127,38 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
 
     def answers(self, items: Sequence[Item]) -> Generator[tuple[int, Judgment], None, None]:
         """Yield (index, judgment) as answers arrive; a consumer that stops early cancels the open requests."""
-        return self._asking.all(enumerate(items), self.asked, self.unscored)
+        return self._asking.all(items, self.asked, self.unscored)
 
     def finish(self) -> None:
         """Ask nothing more; what is in flight is still answered and yielded. Any thread may call it."""
         self._asking.finish()
+
+    def estimate(self, items: Sequence[Item], count: int = 0) -> str:
+        """What asking `count` like these will cost (all of them by default), in one line."""
+        few = items[:: max(1, len(items) // 100)]
+        samples = [question for item in few for question in self._fitting(item)]
+        calls = round((count or len(items)) * len(samples) / max(1, len(few)))
+        return self.endpoint.meter.estimate(samples, calls)
+
+    def _fitting(self, item: Item) -> list[list[Message]]:
+        """Its questions; none of an item that the template cannot show, which costs nothing."""
+        with suppress(Unanswered):
+            return list(self.questions(item))
+        return []
+
+    def bill(self) -> str:
+        """What it has cost, in one line."""
+        return self.endpoint.meter.bill()
+
+    @classmethod
+    def preview(
+        cls, config: ChatConfig, context: JudgeContext, items: Sequence[Item], count: int
+    ) -> tuple[list[str], str]:
+        """Questions about the items as they would be sent, and what `count` like these cost; needs no key."""
+        judge = cls(config, context, key=False)
+        filled = [question for item in items for question in judge._fitting(item)]
+        shown = ["\n\n".join(f"[{m.role}]\n{m.content}" for m in messages) for messages in filled]
+        return shown, judge.estimate(items, count)
 
 
 class Chat(ChatJudge[Comparison, Verdict]):
@@ -147,6 +179,10 @@ class Chat(ChatJudge[Comparison, Verdict]):
         """
         return self.answers(comparisons)
 
+    def questions(self, comparison: Comparison) -> Iterator[list[Message]]:
+        """One."""
+        yield self.fill(comparison)
+
     def unscored(self, reason: str) -> Verdict:
         """No verdict, and why."""
         return Verdict(outcome=Outcome.unscored, reason=reason)
@@ -155,7 +191,8 @@ class Chat(ChatJudge[Comparison, Verdict]):
         """One question, and none where both say the same."""
         if _words(comparison.contestant) == _words(comparison.baseline):
             return Verdict(outcome=Outcome.tie, reason="identical")
-        answer = await self.endpoint.ask(client, self.fill(comparison))
+        (question,) = self.questions(comparison)
+        answer = await self.endpoint.ask(client, question)
         reading = self.read(answer)
         if reading.value is None:
             verdict, reason = Outcome.unscored, why_unscored(answer, reading)

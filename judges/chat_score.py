@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from statistics import fmean
 
 import openai
 from pydantic import Field
 
-from dadpo_bench.types import Rating, Reply, Response
+from dadpo_bench.types import Message, Rating, Reply, Response
 from judges.chat import ChatConfig, ChatJudge, kept, why_unscored
 from judges.endpoint import Answer
 
@@ -35,18 +35,23 @@ class ChatScore(ChatJudge[Response, Rating]):
         """
         return self.answers(responses)
 
+    def questions(self, response: Response) -> Iterator[list[Message]]:
+        """One for each turn that counts."""
+        whole = len(response.replies)
+        for turn in [whole] if self.turns == "last" else range(1, whole + 1):
+            yield self.fill(_upto(response, turn))
+
     def unscored(self, reason: str) -> Rating:
         """No rating, and why."""
         return Rating(value=None, reason=reason)
 
     async def asked(self, client: openai.AsyncOpenAI, response: Response) -> Rating:
         """The questions of one response, one after another."""
-        whole = len(response.replies)
         values: list[float] = []
         answers: list[Answer] = []
         reason = ""
-        for turn in [whole] if self.turns == "last" else range(1, whole + 1):
-            answers.append(await self.endpoint.ask(client, self.fill(_upto(response, turn))))
+        for question in self.questions(response):
+            answers.append(await self.endpoint.ask(client, question))
             reading = self.read(answers[-1])
             if reading.value is None:
                 reason = why_unscored(answers[-1], reading)

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
@@ -31,6 +31,7 @@ from tenacity import (
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
+from judges.spending import CHARACTERS, Meter, Price, prices, tokens_of
 from judges.verdicts import Token
 from judges.window import Window
 
@@ -94,6 +95,14 @@ class EndpointConfig(Value):
     attempts: int = Field(
         6, ge=1, description="Attempts a question: 429, 5xx, time-outs and lost connections are tried again."
     )
+    max_calls: int | None = Field(None, ge=0, description="Calls in one run, repeated ones included. Null: no limit.")
+    budget_usd: float | None = Field(
+        None, ge=0, description="USD in one run, by the price of the model. Null: no limit."
+    )
+    usd_per_million: tuple[float, float] | None = Field(
+        None,
+        description="Price of a million tokens read and answered, USD. Null: as judges/prices.toml says of OpenAI's.",
+    )
     backoff_seconds: float = Field(
         1.0,
         ge=0,
@@ -134,15 +143,17 @@ class Unanswered(Exception):
 
 
 class Endpoint:
-    """A chat endpoint. Raises `UserError` at once for a bad URL or a missing key."""
+    """A chat endpoint. Raises `UserError` at once for a bad URL, a missing key (where it is to be asked) or price."""
 
-    def __init__(self, config: EndpointConfig) -> None:
+    def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:
         self.config = config
         self._url = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._parts = _checked(self._url)
-        official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
-        self._limit = "max_completion_tokens" if official else "max_tokens"
-        self._key()
+        self._official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
+        self._limit = "max_completion_tokens" if self._official else "max_tokens"
+        self.meter = self._meter()
+        if key:
+            self._key()
         self.window = Window(config.concurrency)
         """How many requests may be in flight; a new one for every client."""
         self.in_flight: set[asyncio.Task[Any] | None] = set()
@@ -154,6 +165,14 @@ class Endpoint:
     def host(self) -> str:
         """The server's name, which may decide the answer; `local` for this machine, whatever the port."""
         return "local" if _is_local(self._parts.hostname or "") else str(self._parts.hostname)
+
+    def _meter(self) -> Meter:
+        config = self.config
+        price = prices().get(config.model) if self._official else None
+        if config.usd_per_million is not None:
+            read, answered = config.usd_per_million
+            price = Price(input=read, output=answered, date="now", source="judge_settings.usd_per_million")
+        return Meter(config.model, price, config.max_tokens, config.max_calls, config.budget_usd)
 
     def _key(self) -> str:
         name = self.config.api_key_env
@@ -216,18 +235,36 @@ class Endpoint:
             **sampling,
         }
         try:
-            async with self._place():
+            async with self._place(), self._metered(messages) as count:
                 started = time.monotonic()
                 async with asyncio.timeout(self.config.timeout_seconds):
                     # `chat.completions.create` takes as long again to check what it sends and receives.
                     response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
-                return _read(response.json(), time.monotonic() - started)
+                answer = _read(response.json(), time.monotonic() - started)
+                count(answer)
+                return answer
         except openai.BadRequestError as error:
             # OpenAI's reasoning models refuse `max_tokens`, behind other hosts too; many servers know only that.
             if error.param != "max_tokens" or limit != "max_tokens":
                 raise
             self._limit = "max_completion_tokens"
         return await self._once(client, messages)
+
+    @asynccontextmanager
+    async def _metered(self, messages: Sequence[Message]) -> AsyncIterator[Callable[[Answer], None]]:
+        """A call that is paid for; told the answer where there is one."""
+        set_aside, tokens = await self.meter.open(messages), [0, 0]
+
+        def count(answer: Answer) -> None:
+            if answer.tokens:
+                tokens[:] = answer.tokens - answer.answer_tokens, answer.answer_tokens
+            else:  # it does not count them
+                tokens[:] = round(tokens_of(messages)), round(len(answer.text) / CHARACTERS)
+
+        try:
+            yield count
+        finally:
+            self.meter.close(set_aside, *tokens)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:

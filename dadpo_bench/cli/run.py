@@ -29,6 +29,8 @@ Examples:
 
   dadpo-bench run dadpo --judge chat:gpt-4o          (needs OPENAI_API_KEY)
 
+  dadpo-bench run dadpo --judge chat:gpt-4o --budget-usd 2 --dry-run
+
   dadpo-bench run dadpo --launch '--num_processes 8 --config_file fsdp2.yaml'
 
   dadpo-bench run dadpo --recipe my-recipe.yaml --store results/mine.sqlite3
@@ -50,6 +52,13 @@ def run(
         str | None,
         typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o."),
     ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Calls of a judge in flight at once; fewer while it is overrun.")
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(min=0, help="Calls of a judge at most; the rest stays owed.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, help="USD that a judge may cost at most; the rest stays owed.")
+    ] = None,
     until: Annotated[str, typer.Option(metavar="STAGE", help=f"Stop behind this stage: {', '.join(Stage)}.")] = "score",
     store: StoreOption = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
@@ -65,7 +74,9 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    chosen = load_recipe(recipe, changes or [], judge)
+    asking = {"concurrency": concurrency, "max_calls": max_calls, "budget_usd": budget_usd}
+    limits = [f"judge_settings.{name}={value}" for name, value in asking.items() if value is not None]
+    chosen = load_recipe(recipe, [*(changes or []), *limits], judge)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("start dadpo-bench once, as itself; --launch '--num_processes N' is for its trainings")
     # Imports torch: after every mistake that can be told without it.
@@ -74,6 +85,7 @@ def run(
     from dadpo_bench.estimate import estimate, show_estimate
     from dadpo_bench.pipeline import judge_of, make_plan
     from dadpo_bench.pipeline import run as run_stages
+    from dadpo_bench.preview import show_questions
     from dadpo_bench.progress import Reporter
     from dadpo_bench.registry import unknown
     from dadpo_bench.stages.bench import Bench
@@ -97,6 +109,7 @@ def run(
             typer.echo(json.dumps([cost._asdict() for cost in costs], indent=1))
         else:
             show_estimate(console, plan, costs)
+            show_questions(console, plan)
         return
     judge_of(plan)  # a missing key is told before anything is made
     opened = open_store(store)
