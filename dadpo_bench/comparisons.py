@@ -5,37 +5,44 @@ What stayed unscored is kept with its reason, counted as such, and owed again on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from pydantic import ValidationError
 from sqlalchemy import select
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
+from dadpo_bench.interrupts import finishing
+from dadpo_bench.progress import Bar
 from dadpo_bench.recipe import explain
 from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
-from dadpo_bench.store.rows import chunks, keep_judgment
+from dadpo_bench.store.judgments import Keeper, Table
+from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import (
+    Asked,
     Comparison,
     JudgeContext,
     Order,
     Outcome,
     PairwiseJudge,
     PointwiseJudge,
-    Verdict,
     content_key,
 )
 
+K = TypeVar("K")
+T = TypeVar("T")
+
+Orders = Literal["both", "random"]
 BOTH: tuple[Order, ...] = ("ab", "ba")
 
 
-def orders_of(asked: Literal["both", "random"], ours: str, theirs: str) -> tuple[Order, ...]:
+def orders_of(asked: Orders, ours: str, theirs: str) -> tuple[Order, ...]:
     """The orders in which two responses are shown, given their keys: both, or one that is drawn by them."""
     if asked == "both":
         return BOTH
@@ -99,97 +106,127 @@ Match = tuple[Stored, Stored]
 """The contestant's response and the baseline's, to one prompt."""
 
 
-def ask(
-    bench: Bench,
-    judge: OpenJudge,
-    matches: Iterable[Match],
-    label: str,
-    orders: Literal["both", "random"] = "both",
-) -> list[str]:
-    """Have every match judged that is not yet; returns the reasons of what stayed unscored this time."""
+def ask(bench: Bench, judge: OpenJudge, matches: Iterable[Match], label: str, orders: Orders = "both") -> list[str]:
+    """Have every match judged that is not yet; returns the reasons of what stayed unscored this time.
+
+    The first Ctrl-C lets a judge that can `finish` answer what is in flight, the second stops it at once.
+    """
     unique = {(ours.key, theirs.key): (ours, theirs) for ours, theirs in matches}
     if judge.entry.kind == "pointwise":
-        responses = {s.key: s for match in unique.values() for s in match}
-        return _rate(bench, judge, list(responses.values()), label)
-    return _compare(bench, judge, list(unique.values()), label, orders)
+        return _rate(bench, judge, {s.key: s for match in unique.values() for s in match}, label)
+    return _compare(bench, judge, unique, label, orders)
 
 
-def _rate(bench: Bench, judge: OpenJudge, responses: Sequence[Stored], label: str) -> list[str]:
-    known: set[str] = set()
+def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label: str) -> list[str]:
+    owed = dict(responses)
     with bench.store.read() as session:
-        for chunk in chunks([s.key for s in responses]):
-            known.update(
-                session.scalars(
-                    select(schema.Rating.response_key).where(
-                        schema.Rating.judge_key == judge.key,
-                        schema.Rating.value.is_not(None),
-                        schema.Rating.response_key.in_(chunk),
-                    )
-                )
+        for chunk in chunks(list(responses)):
+            query = select(schema.Rating.response_key).where(
+                schema.Rating.judge_key == judge.key,
+                schema.Rating.value.is_not(None),
+                schema.Rating.response_key.in_(chunk),
             )
-    owed = [s for s in responses if s.key not in known]
-    reasons: list[str] = []
+            for known in session.scalars(query):
+                owed.pop(known, None)
+    asked = list(owed.values())
+    questions = _Lazily(asked, lambda stored: stored.response)
     pointwise: PointwiseJudge = judge.judge
-    with bench.reporter.bar(label, len(owed), "ratings") as bar:
-        if owed:
-            for index, rating in pointwise.rate([s.response for s in owed]):
-                row = schema.Rating(
-                    judge_key=judge.key,
-                    response_key=owed[index].key,
-                    asked=datetime.now(UTC),
-                    **rating.model_dump(mode="json"),
-                )
-                with bench.store.write() as session:
-                    keep_judgment(session, row)
-                if rating.value is None:
-                    reasons.append(rating.reason)
-                bar.advance()
-    return reasons
+    with _keeping(bench, judge, schema.Rating, questions, label, "ratings") as keep:
+        if asked:
+            for index, rating in pointwise.rate(questions):
+                keep(rating, rating.value is not None, {"response_key": asked[index].key})
+    return keep.reasons
 
 
 def _compare(
-    bench: Bench, judge: OpenJudge, matches: Sequence[Match], label: str, orders: Literal["both", "random"]
+    bench: Bench, judge: OpenJudge, matches: Mapping[tuple[str, str], Match], label: str, orders: Orders
 ) -> list[str]:
-    known: set[tuple[str, str, str]] = set()
+    owed: dict[Any, None] = dict.fromkeys(
+        (ours, theirs, order) for ours, theirs in matches for order in orders_of(orders, ours, theirs)
+    )
+    columns = schema.Verdict.contestant_response, schema.Verdict.baseline_response, schema.Verdict.order
     with bench.store.read() as session:
-        for chunk in chunks([ours.key for ours, _ in matches]):
-            query = select(
-                schema.Verdict.contestant_response, schema.Verdict.baseline_response, schema.Verdict.order
-            ).where(
+        for chunk in chunks(list(dict.fromkeys(ours for ours, _ in matches))):
+            query = select(*columns).where(
                 schema.Verdict.judge_key == judge.key,
                 schema.Verdict.outcome != Outcome.unscored,
                 schema.Verdict.contestant_response.in_(chunk),
             )
-            known.update((a, b, order) for a, b, order in session.execute(query))
-    owed = [
-        (ours, theirs, order)
-        for ours, theirs in matches
-        for order in orders_of(orders, ours.key, theirs.key)
-        if (ours.key, theirs.key, order) not in known
-    ]
-    reasons: list[str] = []
+            for known in session.execute(query):
+                owed.pop(known, None)  # a row is a tuple
+    asked: list[tuple[str, str, Order]] = list(owed)
+
+    def comparison(key: tuple[str, str, Order]) -> Comparison:
+        contestant, baseline = matches[key[:2]]
+        return Comparison(contestant=contestant.response, baseline=baseline.response, order=key[2])
+
     pairwise: PairwiseJudge = judge.judge
-    with bench.reporter.bar(label, len(owed), "verdicts") as bar:
-        if owed:
-            asked = [Comparison(contestant=a.response, baseline=b.response, order=o) for a, b, o in owed]
+    questions = _Lazily(asked, comparison)
+    with _keeping(bench, judge, schema.Verdict, questions, label, "verdicts") as keep:
+        if asked:
             # Closing cancels open requests at once where this loop ends early.
-            with closing(pairwise.judge(asked)) as verdicts:
+            with closing(pairwise.judge(questions)) as verdicts:
                 for index, verdict in verdicts:
-                    ours, theirs, order = owed[index]
-                    with bench.store.write() as session:
-                        keep_judgment(session, _verdict_row(judge, ours.key, theirs.key, order, verdict))
-                    if verdict.outcome is Outcome.unscored:
-                        reasons.append(verdict.reason)
-                    bar.advance(note=f"{len(reasons)} unscored" if reasons else "")
-    return reasons
+                    ours, theirs, order = asked[index]
+                    key = {"contestant_response": ours, "baseline_response": theirs, "order": order}
+                    keep(verdict, verdict.outcome is not Outcome.unscored, key)
+    return keep.reasons
 
 
-def _verdict_row(judge: OpenJudge, contestant: str, baseline: str, order: Order, verdict: Verdict) -> schema.Verdict:
-    return schema.Verdict(
-        judge_key=judge.key,
-        contestant_response=contestant,
-        baseline_response=baseline,
-        order=order,
-        asked=datetime.now(UTC),
-        **verdict.model_dump(mode="json"),
-    )
+class _Lazily(Sequence[T]):
+    """Items made when they are looked at: a judge may be asked a million questions and hold a few."""
+
+    def __init__(self, keys: Sequence[K], make: Callable[[K], T]) -> None:
+        self._keys: Sequence[Any] = keys
+        self._make: Callable[[Any], T] = make
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self._make(key) for key in self._keys[index]]
+        return self._make(self._keys[index])
+
+
+class _Keep:
+    """What was said, kept and counted."""
+
+    def __init__(self, keeper: Keeper, judge_key: str, bar: Bar) -> None:
+        self._keeper, self._judge_key, self._bar = keeper, judge_key, bar
+        self.reasons: list[str] = []
+        """Of what stayed unscored."""
+
+    def __call__(self, said: Asked, scored: bool, key: Mapping[str, str]) -> None:
+        row = {"judge_key": self._judge_key, "asked": datetime.now(UTC), **key, **said.model_dump(mode="json")}
+        self._keeper.keep(row)
+        if not scored:
+            self.reasons.append(said.reason)
+        self._bar.advance(note=f"{len(self.reasons)} unscored" if self.reasons else "")
+
+
+@contextmanager
+def _keeping(
+    bench: Bench, judge: OpenJudge, table: Table, questions: Sequence[Any], label: str, unit: str
+) -> Iterator[_Keep]:
+    """What is said within is kept; a judge that costs money or can finish is asked what, and to."""
+    asked, say = judge.judge, bench.reporter.say
+
+    def finish() -> None:
+        say("  finishing what is in flight; Ctrl-C again stops at once")
+        asked.finish()
+
+    with ExitStack() as stack:
+        if hasattr(asked, "finish"):
+            stack.enter_context(finishing(finish))
+        bar = stack.enter_context(bench.reporter.bar(label, len(questions), unit))
+        if questions and hasattr(asked, "estimate"):
+            say(f"  {label}: {asked.estimate(questions)}")
+        if questions and hasattr(asked, "bill"):
+            stack.callback(lambda: say(f"  {label}: {asked.bill()}"))
+        keeper = stack.enter_context(Keeper(bench.store, table))
+        yield _Keep(keeper, judge.key, bar)

@@ -276,7 +276,8 @@ def _beside(content: dict[str, Any], folder: Path) -> None:
     def place(name: Any) -> Any:
         return str(folder / name) if isinstance(name, str) and name and (folder / name).exists() else name
 
-    for part, key in (("prompts", "task"), ("teacher", "model"), ("student", "model")):
+    places = (("prompts", "task"), ("teacher", "model"), ("student", "model"), ("judge_settings", "template"))
+    for part, key in places:
         if isinstance(content.get(part), dict) and key in content[part]:
             content[part][key] = place(content[part][key])
     if isinstance(content.get("tasks"), dict):

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import entry_points
+from importlib.resources import files
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
@@ -68,6 +69,22 @@ class JudgeEntry(Entry):
     """True where its numbers are no judgment of preference and must be labelled so."""
 
 
+class ParserEntry(Entry):
+    """How a judge's answer is read."""
+
+    kind: Literal["pairwise", "pointwise"]
+    """A preference between two responses, or a rating of one."""
+    logprobs: bool = False
+    """Whether it reads the log-probs of the answer's tokens."""
+
+
+class TemplateEntry(Entry):
+    """A judge prompt; `target` is `package:file`, the TOML file in that package."""
+
+    kind: Literal["pairwise", "pointwise"]
+    """As of the judge that asks it."""
+
+
 E = TypeVar("E", bound=Entry)
 
 
@@ -77,12 +94,23 @@ def resolve(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def packaged(target: str) -> bytes:
+    """The content of `package:file`."""
+    package, _, file = target.partition(":")
+    return (files(package) / file).read_bytes()
+
+
 class Registry(Generic[E]):
     """Entries of one kind, found in the entry-point group `dadpo_bench.<kind>`."""
 
     def __init__(self, kind: str, entry_type: type[E]) -> None:
         self.kind = kind
         self._type = entry_type
+
+    @property
+    def noun(self) -> str:
+        """What one entry is."""
+        return self.kind.removesuffix("s")
 
     @cached_property
     def _found(self) -> dict[str, Any]:
@@ -98,13 +126,10 @@ class Registry(Generic[E]):
     def __getitem__(self, name: str) -> E:
         """The entry of that name; raises `UserError` with near names where there is none."""
         if name not in self._found:
-            raise UserError(unknown(self.kind.removesuffix("s"), name, self.names()))
+            raise UserError(unknown(self.noun, name, self.names()))
         entry = self._found[name].load()
         if not isinstance(entry, self._type):
-            raise UserError(
-                f"{self.kind.removesuffix('s')} '{name}': entry point {self._found[name].value} "
-                f"is no {self._type.__name__}"
-            )
+            raise UserError(f"{self.noun} '{name}': entry point {self._found[name].value} is no {self._type.__name__}")
         return entry
 
     def load(self, name: str) -> Any:
@@ -122,3 +147,5 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 tasks = Registry("tasks", TaskEntry)
 methods = Registry("methods", MethodEntry)
 judges = Registry("judges", JudgeEntry)
+templates = Registry("templates", TemplateEntry)
+parsers = Registry("parsers", ParserEntry)

@@ -134,7 +134,8 @@ class Asked(Value):
     """What is kept of a question to a judge beside its answer."""
 
     reason: str = ""
-    """Why unscored: unparsable, refused, too long, api error, missing log-prob; or why without asking."""
+    """Why unscored: unparsable, refused, too long, api error, missing log-prob; or why without asking. Of a scored
+    preference from log-probs: the mass of its label tokens."""
     raw: str = ""
     """The judge's own words."""
     resolved_model: str = ""

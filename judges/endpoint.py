@@ -11,13 +11,15 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, cast
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+import httpx2
 import openai
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import Field
 from tenacity import (
     AsyncRetrying,
@@ -29,13 +31,27 @@ from tenacity import (
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
+from judges.spending import CHARACTERS, Meter, Price, prices, tokens_of
+from judges.verdicts import Token
+from judges.window import Window
+
+T = TypeVar("T")
 
 OPENAI_URL = "https://api.openai.com/v1"
+_OVERRUN = (408, 429, 503, 529)
+"""Statuses of a server that has too much to do."""
 _LONGEST_PAUSE = 120.0
 """Seconds: a server that asks for more is asked again after this."""
 
 _TOO_LONG = re.compile(r"context (?:length|size|window)", re.IGNORECASE)
 """vLLM and llama.cpp say so in words alone."""
+
+_REFUSED_SETTINGS = {
+    "temperature": "temperature to null",
+    "logprobs": "template to one that reads labels",
+    "top_logprobs": "template to one that reads labels, or top_logprobs to fewer",
+}
+"""What to do where a model takes none, as reasoning models do."""
 
 
 class EndpointConfig(Value):
@@ -61,12 +77,31 @@ class EndpointConfig(Value):
     max_tokens: int = Field(
         1024, ge=1, description="Limit on the judge's answer, tokens; a model's hidden reasoning counts too."
     )
-    concurrency: int = Field(8, ge=1, description="Requests in flight at once; does not change verdicts.")
+    top_logprobs: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Likeliest tokens whose log-probs are asked for at each place of the answer, for templates that "
+        "read them; 0 asks for none.",
+    )
+    concurrency: int = Field(
+        8,
+        ge=1,
+        description="Requests in flight at once, fewer while the endpoint answers 429 or too late; no verdict changes.",
+    )
     timeout_seconds: float = Field(
         120.0, gt=0, description="Limit on one attempt, seconds from sending to the whole answer."
     )
     attempts: int = Field(
         6, ge=1, description="Attempts a question: 429, 5xx, time-outs and lost connections are tried again."
+    )
+    max_calls: int | None = Field(None, ge=0, description="Calls in one run, repeated ones included. Null: no limit.")
+    budget_usd: float | None = Field(
+        None, ge=0, description="USD in one run, by the price of the model. Null: no limit."
+    )
+    usd_per_million: tuple[float, float] | None = Field(
+        None,
+        description="Price of a million tokens read and answered, USD. Null: as judges/prices.toml says of OpenAI's.",
     )
     backoff_seconds: float = Field(
         1.0,
@@ -85,10 +120,16 @@ class Answer(NamedTuple):
     """The token limit ended it."""
     model: str
     """The model the endpoint says answered."""
+    fingerprint: str
+    """Which build of it, where the endpoint says so."""
     tokens: int
     """Prompt and answer together, as the endpoint counts them; 0 where it does not."""
+    answer_tokens: int
+    """Of the answer alone."""
     seconds: float
     """Of the attempt that succeeded."""
+    logprobs: tuple[Token, ...] = ()
+    """The answer's tokens, where their log-probs were asked for and given."""
 
 
 class Unanswered(Exception):
@@ -102,18 +143,36 @@ class Unanswered(Exception):
 
 
 class Endpoint:
-    """A chat endpoint. Raises `UserError` at once for a bad URL or a missing key."""
+    """A chat endpoint. Raises `UserError` at once for a bad URL, a missing key (where it is to be asked) or price."""
 
-    def __init__(self, config: EndpointConfig) -> None:
+    def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:
         self.config = config
         self._url = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._parts = _checked(self._url)
-        self._key()
+        self._official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
+        self._limit = "max_completion_tokens" if self._official else "max_tokens"
+        self.meter = self._meter()
+        if key:
+            self._key()
+        self.window = Window(config.concurrency)
+        """How many requests may be in flight; a new one for every client."""
+        self.in_flight: set[asyncio.Task[Any] | None] = set()
+        """Tasks whose question is with the server at this moment."""
+        self.finishing = False
+        """Set by whoever wants no further attempts."""
 
     @property
     def host(self) -> str:
         """The server's name, which may decide the answer; `local` for this machine, whatever the port."""
         return "local" if _is_local(self._parts.hostname or "") else str(self._parts.hostname)
+
+    def _meter(self) -> Meter:
+        config = self.config
+        price = prices().get(config.model) if self._official else None
+        if config.usd_per_million is not None:
+            read, answered = config.usd_per_million
+            price = Price(input=read, output=answered, date="now", source="judge_settings.usd_per_million")
+        return Meter(config.model, price, config.max_tokens, config.max_calls, config.budget_usd)
 
     def _key(self) -> str:
         name = self.config.api_key_env
@@ -126,7 +185,18 @@ class Endpoint:
 
     def client(self) -> openai.AsyncOpenAI:
         """A client; close it by `async with`. Retries and time-outs are ours alone."""
-        return openai.AsyncOpenAI(api_key=self._key(), base_url=self._url, max_retries=0, timeout=None)
+        most = self.config.concurrency
+        self.window = Window(most)
+        # aiohttp takes half the processor time of httpx2 (benchmarks/README.md); it need not be there.
+        transport = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
+        pool = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
+        return openai.AsyncOpenAI(
+            api_key=self._key(),
+            base_url=self._url,
+            max_retries=0,
+            timeout=None,
+            http_client=transport(limits=pool, timeout=None),
+        )
 
     async def ask(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
         """The model's answer.
@@ -136,7 +206,7 @@ class Endpoint:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.attempts),
             wait=self._pause,
-            retry=retry_if_exception(_transient),
+            retry=retry_if_exception(lambda error: _transient(error) and not self.finishing),
             reraise=True,
         )
         try:
@@ -144,32 +214,85 @@ class Endpoint:
         # `from None`: the original holds the request and its headers.
         except openai.APIStatusError as error:
             raise self._meaning(error) from None
+        except openai.APIConnectionError:  # its time-outs are lost connections: the client is given no limit
+            raise Unanswered("api error: APIConnectionError", failure=True) from None
         except (openai.APIError, TimeoutError) as error:
             raise Unanswered(f"api error: {type(error).__name__}", failure=True) from None
         except ValueError:  # a body that is no JSON
             raise Unanswered("unparsable") from None
 
     async def _once(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
-        # OpenAI's reasoning models refuse `max_tokens`; many other servers know only that.
-        official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
-        limit = "max_completion_tokens" if official else "max_tokens"
-        sampling = {} if self.config.temperature is None else {"temperature": self.config.temperature}
-        spoken = cast(list[ChatCompletionMessageParam], [message.model_dump() for message in messages])
-        started = time.monotonic()
-        async with asyncio.timeout(self.config.timeout_seconds):
-            completion = await client.chat.completions.create(
-                model=self.config.model,
-                messages=spoken,
-                extra_body={limit: self.config.max_tokens, **sampling},
-            )
-        return _read(completion, time.monotonic() - started)
+        limit = self._limit
+        sampling: dict[str, object] = {}
+        if self.config.temperature is not None:
+            sampling["temperature"] = self.config.temperature
+        if self.config.top_logprobs:
+            sampling |= {"logprobs": True, "top_logprobs": self.config.top_logprobs}
+        body = {
+            "model": self.config.model,
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            limit: self.config.max_tokens,
+            **sampling,
+        }
+        try:
+            async with self._place(), self._metered(messages) as count:
+                started = time.monotonic()
+                async with asyncio.timeout(self.config.timeout_seconds):
+                    # `chat.completions.create` takes as long again to check what it sends and receives.
+                    response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+                answer = _read(response.json(), time.monotonic() - started)
+                count(answer)
+                return answer
+        except openai.BadRequestError as error:
+            # OpenAI's reasoning models refuse `max_tokens`, behind other hosts too; many servers know only that.
+            if error.param != "max_tokens" or limit != "max_tokens":
+                raise
+            self._limit = "max_completion_tokens"
+        return await self._once(client, messages)
+
+    @asynccontextmanager
+    async def _metered(self, messages: Sequence[Message]) -> AsyncIterator[Callable[[Answer], None]]:
+        """A call that is paid for; told the answer where there is one."""
+        set_aside, tokens = await self.meter.open(messages), [0, 0]
+
+        def count(answer: Answer) -> None:
+            if answer.tokens:
+                tokens[:] = answer.tokens - answer.answer_tokens, answer.answer_tokens
+            else:  # it does not count them
+                tokens[:] = round(tokens_of(messages)), round(len(answer.text) / CHARACTERS)
+
+        try:
+            yield count
+        finally:
+            self.meter.close(set_aside, *tokens)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among the requests in flight; how the request ends tells how many places there are."""
+        window, task = self.window, asyncio.current_task()
+        ticket = await window.enter()
+        self.in_flight.add(task)
+        try:
+            yield
+            window.succeeded(ticket)
+        except TimeoutError:
+            window.overrun(ticket)
+            raise
+        except openai.APIStatusError as error:
+            if error.status_code in _OVERRUN:
+                window.overrun(ticket)
+            if _transient(error) and (asked := _retry_after(error)) is not None:
+                window.pause(min(asked, _LONGEST_PAUSE))
+            raise
+        finally:
+            self.in_flight.discard(task)
+            window.leave()
 
     def _pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: what the server asks for, else exponential with jitter."""
+        """Seconds before the next attempt: exponential with jitter, none where the server asked all to wait."""
         error = state.outcome.exception() if state.outcome else None
-        asked = _retry_after(error) if isinstance(error, openai.APIStatusError) else None
-        if asked is not None:
-            return min(asked, _LONGEST_PAUSE)
+        if isinstance(error, openai.APIStatusError) and _retry_after(error) is not None:
+            return 0
         return wait_random_exponential(multiplier=self.config.backoff_seconds, max=_LONGEST_PAUSE)(state)
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:
@@ -181,6 +304,9 @@ class Endpoint:
         }
         if status in remedies:
             return UserError(f"judge endpoint {self.host} answered {status}: {remedies[status]}")
+        if status == 400 and error.param in _REFUSED_SETTINGS:
+            setting = _REFUSED_SETTINGS[error.param]
+            return UserError(f"model '{self.config.model}' refuses {error.param}: set the judge's {setting}")
         if error.code == "insufficient_quota":
             return UserError(f"judge endpoint {self.host} answered {status}: the account's quota is used up")
         if status == 413 or error.code == "context_length_exceeded" or _TOO_LONG.search(error.message):
@@ -232,26 +358,42 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
         return None
 
 
-def _read(completion: object, seconds: float) -> Answer:
+def _read(completion: Any, seconds: float) -> Answer:
     """The parts of a completion that we use. Raises `ValueError` where it is none.
 
-    Servers deviate from the schema and the client does not check it: any attribute may be missing.
+    Servers deviate from the schema: any part may be missing, or be anything.
     """
-    choices = getattr(completion, "choices", None)
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    text = getattr(message, "content", None) or ""
-    if message is None or not isinstance(text, str):
+    choices = _part(completion, "choices", list)
+    choice = choices[0] if choices else None
+    message = _part(choice, "message", dict)
+    content = message.get("content") if message else None
+    if message is None or not isinstance(content, str | None):
         raise ValueError("no chat completion")
-    finish = getattr(choice, "finish_reason", None)
-    silent = not text.strip() and finish != "length"
-    model = getattr(completion, "model", None)
-    tokens = getattr(getattr(completion, "usage", None), "total_tokens", None)
+    text, finish, usage = content or "", _part(choice, "finish_reason", str), _part(completion, "usage", dict)
     return Answer(
         text,
-        refused=silent or finish == "content_filter" or bool(getattr(message, "refusal", None)),
+        refused=(not text.strip() and finish != "length") or finish == "content_filter" or bool(message.get("refusal")),
         cut=finish == "length",
-        model=model if isinstance(model, str) else "",
-        tokens=tokens if isinstance(tokens, int) else 0,
+        model=_part(completion, "model", str) or "",
+        fingerprint=_part(completion, "system_fingerprint", str) or "",
+        tokens=_part(usage, "total_tokens", int) or 0,
+        answer_tokens=_part(usage, "completion_tokens", int) or 0,
         seconds=seconds,
+        logprobs=_tokens(_part(_part(choice, "logprobs", dict), "content", list) or []),
     )
+
+
+def _tokens(places: list[Any]) -> tuple[Token, ...]:
+    """None at all where one of them is malformed: a token out of its place would be read for another."""
+    try:
+        return tuple(
+            Token(str(place["token"]), {str(one["token"]): float(one["logprob"]) for one in place["top_logprobs"]})
+            for place in places
+        )
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _part(whole: Any, name: str, kind: type[T]) -> T | None:
+    part = whole.get(name) if isinstance(whole, dict) else None
+    return part if isinstance(part, kind) else None

@@ -1,6 +1,6 @@
-"""The judges this package registers: light entries, what they point to is imported when used."""
+"""The judges, templates and parsers this package registers: light entries, what they point to is imported when used."""
 
-from dadpo_bench.registry import JudgeEntry
+from dadpo_bench.registry import JudgeEntry, ParserEntry, TemplateEntry
 
 pmi = JudgeEntry(
     name="pmi",
@@ -41,3 +41,71 @@ chat = JudgeEntry(
     kind="pairwise",
     argument="model",
 )
+
+chat_score = JudgeEntry(
+    name="chat-score",
+    summary="a chat model behind any OpenAI-compatible endpoint rates each turn of one response from 1 to 10",
+    target="judges.chat_score:ChatScore",
+    config="judges.chat_score:ChatScoreConfig",
+    source="Zheng et al. 2023 (arXiv 2306.05685)",
+    kind="pointwise",
+    argument="model",
+)
+
+pairwise = TemplateEntry(
+    name="pairwise",
+    summary="reasons, then one of three labels; with the reference answer where the prompt has one",
+    target="judges:templates/pairwise.toml",
+    kind="pairwise",
+)
+five_level = TemplateEntry(
+    name="five-level",
+    summary="reasons, then A>>B, A>B, A=B, B>A or B>>A",
+    target="judges:templates/five-level.toml",
+    kind="pairwise",
+)
+checklist = TemplateEntry(
+    name="checklist",
+    summary="goes through the prompt's checklist for both, then one of three labels",
+    target="judges:templates/checklist.toml",
+    kind="pairwise",
+)
+graded = TemplateEntry(
+    name="graded",
+    summary="one letter; the preference is its log-probs' P(A) / (P(A) + P(B))",
+    target="judges:templates/graded.toml",
+    kind="pairwise",
+)
+score = TemplateEntry(
+    name="score",
+    summary="reasons, then a rating from 1 to 10",
+    target="judges:templates/score.toml",
+    kind="pointwise",
+)
+
+
+def _parser(name: str, summary: str, source: str = "", *, rates: bool = False, logprobs: bool = False) -> ParserEntry:
+    return ParserEntry(
+        name=name,
+        summary=summary,
+        target=f"judges.parsers:{name.replace('-', '_')}",
+        source=source,
+        kind="pointwise" if rates else "pairwise",
+        logprobs=logprobs,
+    )
+
+
+last_label = _parser("last-label", "the last of the offered labels")
+rating = _parser("rating", "the last [[number]], if it lies on the scale", rates=True)
+verdict_token = _parser(
+    "verdict-token", "log-probs of the last token that is a label; space around it is ignored", logprobs=True
+)
+first_token = _parser(
+    "first-token", "log-probs of the first token, labels matched exactly", "AlpacaEval", logprobs=True
+)
+last_token = _parser("last-token", "log-probs of the last token, labels matched exactly", "AlpacaEval", logprobs=True)
+ranking = _parser("ranking", "the rank of the first model in a list of {'model': …, 'rank': …}", "AlpacaEval")
+line_label = _parser("line-label", "the one label that lines begin with", "AlpacaEval")
+score_pair = _parser("score-pair", "two scores on the first line", "AlpacaEval")
+fastchat_rating = _parser("fastchat-rating", "the last [[number]], else the last [number]", "FastChat", rates=True)
+arena_hard = _parser("arena-hard", "the one [[A>>B]]-like label, however often", "Arena-Hard")

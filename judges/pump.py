@@ -7,7 +7,7 @@ works inside a notebook's running loop too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
@@ -15,10 +15,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Emit = Callable[[T], Awaitable[None]]
+
 _END = object()
+BACKLOG = 32
+"""Items that may wait for the consumer; then work waits for it, a moment at a time."""
 
 
-def iterate(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Generator[T, None, None]:
+def iterate(work: Callable[[Emit[T]], Coroutine[Any, Any, None]]) -> Generator[T, None, None]:
     """Run `work(emit)` and yield what it emits, as it emits it; then raise what it raised, if anything.
 
     Nothing starts before the first `next`. A consumer that stops early (`close`, an exception,
@@ -26,7 +30,13 @@ def iterate(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) ->
     """
     arrived: SimpleQueue[Any] = SimpleQueue()
     loop = asyncio.new_event_loop()
-    task = loop.create_task(work(arrived.put))
+
+    async def emit(item: T) -> None:
+        arrived.put(item)
+        while arrived.qsize() > BACKLOG:
+            await asyncio.sleep(0.005)
+
+    task = loop.create_task(work(emit))
 
     def run() -> None:
         with suppress(BaseException):  # what it raises stays in the task, for the consumer to raise

@@ -1,108 +1,248 @@
-"""Judge prompts: TOML files in `templates/`, loaded, hashed, and filled in one pass.
+"""Judge prompts: what is shown of two responses, or of one, filled in one pass.
 
 Responses are written by the models under test, so nothing of them may act: placeholders in them are not
-filled, control tokens are broken, and each stands in a fence whose marks are drawn anew for every call.
+filled, control tokens are broken, and each reply stands in a fence whose marks are drawn anew for every call.
+Published templates have no fence (`fenced` is false): they are rendered exactly as their authors do it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
-import tomllib
-from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from pydantic import ValidationError, ValidationInfo, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from dadpo_bench.errors import UserError
+from dadpo_bench import registry
 from dadpo_bench.registry import unknown
-from dadpo_bench.types import Comparison, Message, Response, Value
-from judges.verdicts import PARSERS, Choice, Parser
+from dadpo_bench.types import Comparison, Message, Prompt, Response, Value
+from judges.parsers import Offered, Parser
+from judges.verdicts import Choice
+
+Turns = Literal["all", "last"]
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_EVERYWHERE = {"open", "close", *Choice}
+_SECTION = re.compile(r"\{\+(\w+)\}")
+_TURN = re.compile(r"(?:question|answer|answer_a|answer_b|reference)_(\d{1,3})")
 _KNOWN = {
-    "system": _EVERYWHERE,
-    "single_turn": _EVERYWHERE | {"question", "answer_a", "answer_b"},
-    "multi_turn": _EVERYWHERE | {"conversation_a", "conversation_b"},
+    "pairwise": {"question", "answer_a", "answer_b", "conversation_a", "conversation_b"},
+    "pointwise": {"question", "answer", "conversation", "lowest", "highest"},
 }
+_GUIDES = ("reference", "checklist")
+_COUNTING: Mapping[Turns, str] = {"all": "all_turns", "last": "last_turn"}
 
 # The judge's tokenizer is unknown to us: these are the shapes of the control tokens of common chat
-# templates. Every repetition is bounded, so the search is linear.
+# templates and of reasoning's ends. Every repetition is bounded, so the search is linear.
 _CONTROL = re.compile(
-    r"<(?=[|｜][^\s<>]{1,40}>)|<(?=[\w/]{1,20}[|｜]>)|<(?=/?s>|(?:start|end)_of_turn>|[be]os>)|\[(?=/?INST\])"
+    r"<(?=[|｜][^\s<>]{1,40}>)|<(?=[\w/]{1,20}[|｜]>)|<(?=/?s>|(?:start|end)_of_turn>|[be]os>|/?think(?:ing)?>)"
+    r"|\[(?=/?(?:INST|THINK)\])|◁(?=/?think▷)"
 )
 _SPEAKER = {"system": "Instruction to the assistant", "user": "User", "assistant": "Assistant"}
 
 
-class Template(Value):
-    """One judge prompt. Raises `ValueError` for a placeholder or a parser that does not exist."""
+class Unfit(Exception):
+    """A template cannot show this prompt; the message is what an unscored verdict says."""
 
-    parser: str
+
+class Body(Value):
+    """One wording, and the prompts it is for."""
+
     system: str
-    single_turn: str
-    multi_turn: str
-    labels: Mapping[Choice, str]
-    sha256: str
-    """Of the file as it lies on disk."""
+    """Empty: no system message."""
+    user: str
+    several_turns: bool = False
+    with_reference: bool = False
+    """For prompts with a reference alone; other ones are for prompts with and without."""
+    category: str = ""
+    """For prompts of this category alone."""
 
-    @field_validator("system", "single_turn", "multi_turn")
-    @classmethod
-    def _fillable(cls, text: str, info: ValidationInfo) -> str:
-        extra = set(_PLACEHOLDER.findall(text)) - _KNOWN[str(info.field_name)]
-        if extra:
-            raise ValueError(f"unknown placeholder {{{min(extra)}}}")
-        return text
+    def suits(self, prompt: Prompt) -> bool:
+        """Whether the prompt is one of those."""
+        return (
+            self.several_turns == (len(prompt.turns) > 1)
+            and (not self.with_reference or bool(prompt.reference))
+            and self.category in ("", prompt.category)
+        )
+
+    @property
+    def placeholders(self) -> set[str]:
+        """Everything to be filled in."""
+        return set(_PLACEHOLDER.findall(self.system + self.user))
+
+
+class Sampling(Value):
+    """What the judge is asked with where its settings do not say."""
+
+    temperature: float | None = Field(None, ge=0)
+    max_tokens: int | None = Field(None, ge=1)
+    top_logprobs: int | None = Field(None, ge=1, le=20)
+
+
+class Template(Value):
+    """One judge prompt. Raises `ValueError` for a placeholder, section or parser that does not exist."""
+
+    kind: Literal["pairwise", "pointwise"] = "pairwise"
+    """A verdict on two responses, or a rating of one."""
+    parser: str
+    bodies: tuple[Body, ...] = Field(min_length=1)
+    """The first that suits a prompt is shown."""
+    sections: Mapping[str, str] = {}
+    """Parts that `{+NAME}` stands for: `reference` and `checklist` where the prompt has one, `all_turns` or
+    `last_turn` as wished."""
+    labels: Mapping[Choice, str] = {}
+    scale: tuple[float, float] = (1.0, 10.0)
+    """Lowest and highest rating."""
+    label_mass: float = Field(0.5, ge=0, le=1)
+    """Probability that both label tokens must have together for a preference from log-probs."""
+    binary: bool = False
+    """Whether a preference from log-probs counts as all or nothing."""
+    sampling: Sampling = Sampling()
+    placement: Literal["system", "user"] = "system"
+    """Where the system text goes; `user` for models that know no system message: before the user's words."""
+    turns: tuple[Turns, ...] = ("all",)
+    """Which turns of a conversation can count, the usual first."""
+    fenced: bool = True
+    """False for published templates: nothing in a response is marked or broken."""
+    sha256: str
+    """Of its files as they lie on disk."""
 
     @field_validator("parser")
     @classmethod
     def _parses(cls, name: str) -> str:
-        if name not in PARSERS:
-            raise ValueError(unknown("parser", name, sorted(PARSERS)))
+        if name not in registry.parsers.names():
+            raise ValueError(unknown("parser", name, registry.parsers.names()))
         return name
 
     @field_validator("labels")
     @classmethod
     def _distinct(cls, labels: Mapping[Choice, str]) -> Mapping[Choice, str]:
-        if set(labels) != set(Choice) or not all(labels.values()):
-            raise ValueError("labels must name first, second and tie, none of them empty")
+        if not all(labels.values()):
+            raise ValueError("no label may be empty")
         if len(set(labels.values())) < len(labels):
             raise ValueError("two labels are the same")
         return labels
 
+    @model_validator(mode="after")
+    def _fillable(self) -> Template:
+        known = _KNOWN[self.kind] | {"open", "close", *_GUIDES, *self.labels}
+        for text in (*(b.system + b.user for b in self.bodies), *self.sections.values()):
+            extra = {name for name in _PLACEHOLDER.findall(text) if not _TURN.fullmatch(name)} - known
+            if extra:
+                raise ValueError(f"unknown placeholder {{{min(extra)}}}")
+            extra = set(_SECTION.findall(text)) - set(self.sections)
+            if extra:
+                raise ValueError(f"no section '{min(extra)}'")
+        if registry.parsers[self.parser].kind != self.kind:
+            raise ValueError(f"parser {self.parser} is for {registry.parsers[self.parser].kind} templates")
+        if self.kind == "pairwise" and not {Choice.first, Choice.second} <= set(self.labels):
+            raise ValueError("labels must name first and second")
+        return self
+
     @property
     def parse(self) -> Parser:
         """The function that reads the judge's answer."""
-        return PARSERS[self.parser]
+        parser: Parser = registry.parsers.load(self.parser)
+        return parser
 
-    def fill(self, comparison: Comparison, nonce: str = "") -> list[Message]:
-        """The messages for one comparison. `nonce` marks the fence; drawn at random where none is given."""
-        first, second = comparison.shown
+    @property
+    def offered(self) -> Offered:
+        """What the judge can say."""
+        return Offered(self.labels, self.scale, self.label_mass, self.binary)
+
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether preferences come from the log-probs of a token."""
+        return registry.parsers[self.parser].logprobs
+
+    @property
+    def graded(self) -> bool:
+        """Whether it says more than win, tie or loss."""
+        return Choice.much_first in self.labels or (self.reads_logprobs and not self.binary)
+
+    def fill(self, shown: Comparison | Response, nonce: str = "", turns: Turns | None = None) -> list[Message]:
+        """The messages for one comparison or response. `nonce` marks the fence; drawn at random where none is given.
+
+        Raises `Unfit` where no wording can show the prompt.
+        """
+        prompt = shown.prompt
+        body = self._body(prompt, turns or self.turns[0])
         nonce = nonce or secrets.token_hex(8)
-        if len(comparison.prompt.turns) > 1:
-            body = self.multi_turn
-            data = {"conversation_a": _conversation(first), "conversation_b": _conversation(second)}
-        else:
-            body = self.single_turn
-            data = {
-                "question": _transcript(comparison.prompt.messages()),
-                "answer_a": first.text,
-                "answer_b": second.text,
-            }
         fence = {"open": f"<<<{nonce}", "close": f"{nonce}>>>"}
-        values = {key: f"{fence['open']}\n{inert(text)}\n{fence['close']}" for key, text in data.items()}
+        data = self._data(shown)
+
+        def fenced(text: str) -> str:
+            return f"{fence['open']}\n{inert(text)}\n{fence['close']}" if self.fenced else text
+
+        values = {
+            name: "\n\n".join(speaker + fenced(text) for speaker, text in data[name])
+            for name in body.placeholders & set(data)
+        }
         values |= fence | {str(choice): label for choice, label in self.labels.items()}
-        return [
-            Message(role="system", content=_fill(self.system, values)),
-            Message(role="user", content=_fill(body, values)),
-        ]
+        values |= {"lowest": f"{self.scale[0]:g}", "highest": f"{self.scale[1]:g}"}
+        for name in body.placeholders - set(values):
+            raise Unfit(_lacking(name, prompt))
+        system, user = _fill(body.system, values), _fill(body.user, values)
+        if self.placement == "user" and system:
+            system, user = "", f"{system}\n\n{user}"
+        return [Message(role="system", content=system)] * bool(system) + [Message(role="user", content=user)]
+
+    def _body(self, prompt: Prompt, turns: Turns) -> Body:
+        """The wording for this prompt, put together of its sections; no word of a response is in it yet."""
+        body = next((body for body in self.bodies if body.suits(prompt)), None)
+        if body is None:
+            several = len(prompt.turns) > 1 and not any(body.several_turns for body in self.bodies)
+            raise Unfit("template shows one turn" if several else f"template has no text for '{prompt.category}'")
+        numbered = {int(found[1]) for name in body.placeholders if (found := _TURN.fullmatch(name))}
+        if body.several_turns and numbered and max(numbered) != len(prompt.turns):
+            raise Unfit(f"template shows {max(numbered)} turns")
+        wanted = {name for name in _GUIDES if getattr(prompt, name)} | {_COUNTING[turns]}
+
+        def assembled(text: str) -> str:
+            put = _SECTION.sub(lambda match: self.sections[match[1]] if match[1] in wanted else "", text)
+            return put.strip() if self.fenced else put
+
+        return body.model_copy(update={"system": assembled(body.system), "user": assembled(body.user)})
+
+    def _data(self, shown: Comparison | Response) -> dict[str, list[Said]]:
+        """What can be put in: words of others, all of it."""
+        prompt = shown.prompt
+        data = {f"question_{n}": _text(turn) for n, turn in enumerate(prompt.turns, 1)}
+        data["question"] = _transcript(prompt.messages()) if self.fenced else _text(prompt.turns[0])
+        sides: Mapping[str, Response] = (
+            {"": shown} if isinstance(shown, Response) else dict(zip(("_a", "_b"), shown.shown, strict=True))
+        )
+        for side, response in sides.items():
+            replies = [reply.text for reply in response.replies]
+            data |= {f"answer{side}_{n}": _text(reply) for n, reply in enumerate(replies, 1)}
+            data |= {f"answer{side}": _text(response.text), f"conversation{side}": _conversation(prompt, replies)}
+        if prompt.reference:
+            data |= {f"reference_{n}": _text(answer) for n, answer in enumerate(prompt.reference, 1)}
+            lone = len(prompt.turns) == 1
+            data["reference"] = data["reference_1"] if lone else _conversation(prompt, prompt.reference, "Right answer")
+        if prompt.checklist:
+            data["checklist"] = _text("\n".join(f"{n}. {item}" for n, item in enumerate(prompt.checklist, 1)))
+        return data
+
+
+Said = tuple[str, str]
+"""Who speaks, as a heading of ours, and words of theirs; the heading is empty where there is but one speaker."""
+
+
+def _text(words: str) -> list[Said]:
+    return [("", words)]
+
+
+def _lacking(name: str, prompt: Prompt) -> str:
+    for guide in _GUIDES:
+        if name.startswith(guide):
+            return f"no {guide}"
+    return f"template shows more than {len(prompt.turns)} turns"
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str:
     # One pass over the template alone: what is put in is never looked at again.
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], text).strip()
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
 
 
 def inert(text: str) -> str:
@@ -110,37 +250,16 @@ def inert(text: str) -> str:
     return _CONTROL.sub(lambda match: f"{match[0]}\u200b", text)
 
 
-def _conversation(response: Response) -> str:
-    replies = tuple(reply.text for reply in response.replies)
-    return _transcript(response.prompt.messages(replies))
+def _conversation(prompt: Prompt, replies: Sequence[str], speaker: str = _SPEAKER["assistant"]) -> list[Said]:
+    return _transcript(prompt.messages(tuple(replies)), speaker)
 
 
-def _transcript(messages: list[Message]) -> str:
-    """Messages under the speaker's name; a user's lone message needs none."""
-    if len(messages) == 1:
-        return messages[0].content
-    return "\n\n".join(f"{_SPEAKER[message.role]}:\n{message.content}" for message in messages)
+def _transcript(messages: list[Message], assistant: str = _SPEAKER["assistant"]) -> list[Said]:
+    """Messages under the speaker's name; a user's lone message needs none.
 
-
-def load(name: str) -> Template:
-    """The shipped template of that name, or the file where `name` ends in `.toml`.
-
-    Raises `UserError` where there is none, or where it is no valid template.
+    The names stand outside the fences: a reply that plays several turns is still one reply.
     """
-    folder = files("judges") / "templates"
-    if name.endswith(".toml"):
-        file = Path(name).expanduser()
-        if not file.is_file():
-            raise UserError(f"no judge template {name}")
-        content = file.read_bytes()
-    else:
-        known = sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-        if name not in known:
-            raise UserError(unknown("judge template", name, known))
-        content = (folder / f"{name}.toml").read_bytes()
-    try:
-        settings = tomllib.loads(content.decode())
-        return Template(**settings, sha256=hashlib.sha256(content).hexdigest())
-    except (ValidationError, ValueError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise UserError(f"judge template {name}: {reason}") from error
+    if len(messages) == 1:
+        return _text(messages[0].content)
+    speakers = _SPEAKER | {"assistant": assistant}
+    return [(f"{speakers[message.role]}:\n", message.content) for message in messages]

@@ -1,54 +1,70 @@
-"""From a judge's words to a verdict: parsers, and the way back from the side shown to the contestant.
-
-A parser reads untrusted text, so it runs in linear time, and knows no answer but the labels it was offered.
-"""
+"""What a judge can say of two responses, and the way back from the side shown to the contestant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 from dadpo_bench.types import Order, Outcome
 
 
 class Choice(StrEnum):
-    """What a judge says of the two responses as it saw them."""
+    """What a judge says of the two responses as it saw them; the outer two where five levels are offered."""
 
+    much_first = "much_first"
     first = "first"
-    second = "second"
     tie = "tie"
+    second = "second"
+    much_second = "much_second"
 
 
 Labels = Mapping[Choice, str]
 """The offered set: how the judge writes each choice."""
 
-Parser = Callable[[str, Labels], Choice | None]
-"""The choice that a judge's text states, None where it states none."""
+_FIVE = {
+    Choice.much_first: 1.0,
+    Choice.first: 0.75,
+    Choice.tie: 0.5,
+    Choice.second: 0.25,
+    Choice.much_second: 0.0,
+}
+_THREE = {Choice.first: 1.0, Choice.tie: 0.5, Choice.second: 0.0}
 
 
-def last_label(text: str, labels: Labels) -> Choice | None:
-    """The choice whose label ends last in `text`: judges weigh labels aloud before they decide.
-
-    Labels are matched exactly; a leading `<think>` block is no part of the answer.
-    """
-    answer = _without_thinking(text)
-    ends = {choice: at + len(label) for choice, label in labels.items() if (at := answer.rfind(label)) >= 0}
-    return max(ends, key=ends.__getitem__) if ends else None
+def worths(labels: Labels) -> Mapping[Choice, float]:
+    """How much each choice prefers the response shown first: 1, ½, 0, or in quarters where five are offered."""
+    return _FIVE if Choice.much_first in labels else _THREE
 
 
-def _without_thinking(text: str) -> str:
-    # Only at the very start: further on, the tag may be a quotation from a response that planted it.
-    if not text.lstrip().startswith("<think>"):
-        return text
-    return text.rpartition("</think>")[2] if "</think>" in text else ""
+class Token(NamedTuple):
+    """One token of an answer."""
+
+    text: str
+    top: Mapping[str, float]
+    """Log-probs, nats, of the likeliest tokens at its place, this one among them."""
 
 
-PARSERS: Mapping[str, Parser] = {"last-label": last_label}
-"""The parsers that a template can name."""
+class Reading(NamedTuple):
+    """What a parser reads: how much the response shown first is preferred, or the rating of the one shown."""
+
+    value: float | None
+    reason: str = ""
+    """Why there is no value, where more can be said than that there is none."""
+    mass: float | None = None
+    """Probability of all label tokens together, where a value comes from log-probs."""
 
 
-def outcome(choice: Choice, order: Order) -> Outcome:
-    """The contestant's outcome: it was shown first in order `ab`, second in `ba`."""
-    if choice is Choice.tie:
+UNREAD = Reading(None)
+
+
+def outcome(preference: float) -> Outcome:
+    """One rule for labels, levels and probabilities: above, at or below ½."""
+    if preference == 0.5:
         return Outcome.tie
-    return Outcome.win if (choice is Choice.first) == (order == "ab") else Outcome.loss
+    return Outcome.win if preference > 0.5 else Outcome.loss
+
+
+def contestants(preference: float, order: Order) -> float:
+    """The contestant's share of a preference for the response shown first: it was that in order `ab`."""
+    return preference if order == "ab" else 1 - preference

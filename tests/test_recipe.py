@@ -160,11 +160,15 @@ def test_a_judge_named_aside_takes_settings_of_its_own_and_none_of_the_files(tmp
 def test_files_beside_a_recipe_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = load_recipe().model_dump(mode="json", exclude_none=True)
     content["tasks"] = {"mine.jsonl": {"domain": "in"}}
+    content |= {"judge": "chat", "judge_settings": {"model": "m", "template": "mine.toml"}}
+    (tmp_path / "mine.toml").touch()
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "mine.jsonl").write_text('{"id": "a", "turns": ["Tea?"]}\n')
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
-    (task,) = make_plan(load_recipe("../r.yaml"), ["sft"], 1).tasks
+    recipe = load_recipe("../r.yaml")
+    assert Path(recipe.judge_settings["template"]).is_file()
+    (task,) = make_plan(recipe, ["sft"], 1).tasks
     assert (task.name, task.domain, len(task.prompts)) == ("mine", "in", 1)
 
 

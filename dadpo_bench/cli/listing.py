@@ -11,6 +11,7 @@ import typer
 import yaml
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dadpo_bench import registry
@@ -27,11 +28,12 @@ class Kind(StrEnum):
     recipes = "recipes"
 
 
-_REGISTRIES: dict[Kind, registry.Registry[Any]] = {
-    Kind.tasks: registry.tasks,
-    Kind.methods: registry.methods,
-    Kind.judges: registry.judges,
+_REGISTRIES: dict[Kind, tuple[registry.Registry[Any], ...]] = {
+    Kind.tasks: (registry.tasks,),
+    Kind.methods: (registry.methods,),
+    Kind.judges: (registry.judges, registry.templates, registry.parsers),
 }
+"""A judge that asks a chat model is made of a template and a parser too."""
 
 
 def _recipes() -> Iterable[dict[str, str]]:
@@ -41,17 +43,24 @@ def _recipes() -> Iterable[dict[str, str]]:
 
 
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: JsonOption = False) -> None:
-    """List what is registered: tasks, methods, judges or recipes.
+    """List what is registered: tasks, methods, recipes, or judges with the templates and parsers they are made of.
 
     Example: dadpo-bench list methods
     """
-    rows = list(_recipes()) if kind is Kind.recipes else [entry.model_dump(mode="json") for entry in _REGISTRIES[kind]]
+    parts: dict[str, list[dict[str, Any]]] = (
+        {"recipe": list(_recipes())}
+        if kind is Kind.recipes
+        else {part.noun: [entry.model_dump(mode="json") for entry in part] for part in _REGISTRIES[kind]}
+    )
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(json.dumps([{"part": noun, **row} for noun, rows in parts.items() for row in rows], indent=1))
         return
     table = Table("name", "summary", box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(str(row["name"]), str(row["summary"]))
+    for noun, rows in parts.items():
+        if len(parts) > 1:
+            table.add_row(f"[bold]{noun}s[/bold]")
+        for row in rows:
+            table.add_row(str(row["name"]), escape(str(row["summary"])))
     Console().print(table)
 
 
@@ -78,7 +87,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Its name.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show one entry: source, settings with types, defaults and units.
+    """Show one entry: source, settings with types, defaults and units; of a judge's template the text.
 
     Example: dadpo-bench show methods dadpo
     """
@@ -87,10 +96,13 @@ def show(
         text = json.dumps(recipe, indent=1) if as_json else yaml.safe_dump(recipe, sort_keys=False)
         typer.echo(text.rstrip())
         return
-    entry = _REGISTRIES[kind][name]
+    first, *_ = registries = _REGISTRIES[kind]
+    entry = next((part for part in registries if name in part.names()), first)[name]
     fields = _fields(registry.resolve(entry.config)) if entry.config else []
+    text = registry.packaged(entry.target).decode() if isinstance(entry, registry.TemplateEntry) else ""
     if as_json:
-        typer.echo(json.dumps({**entry.model_dump(mode="json"), "settings": fields}, indent=1, default=str))
+        whole = {**entry.model_dump(mode="json"), "settings": fields} | ({"text": text} if text else {})
+        typer.echo(json.dumps(whole, indent=1, default=str))
         return
     console = Console()
     for key, value in entry.model_dump(mode="json").items():
@@ -103,6 +115,8 @@ def show(
         for field in fields:
             table.add_row(*(str(field[k]) for k in ("name", "type", "default", "description")))
         console.print(table)
+    if text:
+        console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -29,6 +29,8 @@ Examples:
 
   dadpo-bench run dadpo --judge chat:gpt-4o          (needs OPENAI_API_KEY)
 
+  dadpo-bench run dadpo --judge chat:gpt-4o --budget-usd 2 --dry-run
+
   dadpo-bench run dadpo --launch '--num_processes 8 --config_file fsdp2.yaml'
 
   dadpo-bench run dadpo --recipe my-recipe.yaml --store results/mine.sqlite3
@@ -50,9 +52,20 @@ def run(
         str | None,
         typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o."),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="Judge prompt: see `list judges`; published ones by their own files."),
+    ] = None,
     orders: Annotated[
         Literal["both", "random"] | None,
         typer.Option(help="Orders in which a pairwise judge sees two responses; `random` costs half."),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Calls of a judge in flight at once; fewer while it is overrun.")
+    ] = None,
+    max_calls: Annotated[int | None, typer.Option(min=0, help="Calls of a judge at most; the rest stays owed.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(min=0, help="USD that a judge may cost at most; the rest stays owed.")
     ] = None,
     until: Annotated[str, typer.Option(metavar="STAGE", help=f"Stop behind this stage: {', '.join(Stage)}.")] = "score",
     store: StoreOption = STORE,
@@ -69,12 +82,23 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    changes = [*(changes or []), *([f"orders={orders}"] if orders else [])]
-    chosen = load_recipe(recipe, changes, judge)
+    judging = {
+        f"judge_settings.{name}": value
+        for name, value in (
+            ("template", template),
+            ("concurrency", concurrency),
+            ("max_calls", max_calls),
+            ("budget_usd", budget_usd),
+        )
+    }
+    changes = changes or []
+    options = [f"{name}={value}" for name, value in {"orders": orders, **judging}.items() if value is not None]
+    chosen = load_recipe(recipe, [*changes, *options], judge)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("start dadpo-bench once, as itself; --launch '--num_processes N' is for its trainings")
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.dry_run import show_estimate
+    from dadpo_bench.cli.preview import show_questions
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
     from dadpo_bench.pipeline import judge_of, make_plan
@@ -103,6 +127,7 @@ def run(
             typer.echo(json.dumps([cost._asdict() for cost in costs], indent=1))
         else:
             show_estimate(console, plan, costs)
+            show_questions(console, plan)
         return
     judge_of(plan)  # a missing key is told before anything is made
     opened = open_store(store)
@@ -110,7 +135,7 @@ def run(
     arguments = {
         "methods": methods,
         "recipe": recipe,
-        "set": changes,
+        "set": [*changes, *options],
         "seeds": seeds,
         "judge": chosen.judge,
     }
@@ -119,6 +144,8 @@ def run(
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
     again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
     again += ["--judge", shlex.quote(judge)] if judge else []
+    again += ["--template", shlex.quote(template)] if template else []
+    again += ["--orders", orders] if orders else []
     again += [f"--set {shlex.quote(change)}" for change in changes]
     again += ["--store", shlex.quote(opened.name)] if store != STORE else []
     if Stage(until) is Stage.score:

@@ -28,14 +28,14 @@ class Judgments:
             for rating in session.scalars(select(schema.Rating).where(schema.Rating.judge_key == judge.key)):
                 if rating.response_key in responses:
                     self.asked.add(rating.response_key)
-                    self.answered_as[rating.resolved_model] += rating.scored
+                    self.answered_as[rating.resolved_model] += rating.value is not None
                     if rating.value is not None:
                         self._ratings[rating.response_key] = rating.value
         else:
             for verdict in session.scalars(select(schema.Verdict).where(schema.Verdict.judge_key == judge.key)):
                 if verdict.contestant_response in responses:
                     self.asked.add(verdict.contestant_response)
-                    self.answered_as[verdict.resolved_model] += verdict.scored
+                    self.answered_as[verdict.resolved_model] += verdict.worth is not None
                     worth = np.nan if verdict.worth is None else verdict.worth
                     pair = (verdict.contestant_response, verdict.baseline_response)
                     self._verdicts[pair][verdict.order] = worth

@@ -136,7 +136,8 @@ def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> ag
         worth = {Outcome.win: 1.0, Outcome.tie: 0.5, Outcome.loss: 0.0, Outcome.unscored: np.nan}
         with closing(judge.judge.judge(asked)) as verdicts:
             for index, verdict in verdicts:
-                again[divmod(index, len(BOTH))] = worth[verdict.outcome]
+                graded = verdict.preference
+                again[divmod(index, len(BOTH))] = worth[verdict.outcome] if graded is None else graded
     return agreement.agreement(again.ravel(), orders.ravel())
 
 

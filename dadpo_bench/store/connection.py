@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from dadpo_bench.errors import UserError, WorkError
@@ -174,9 +175,10 @@ def _sqlite_engine(path: Path, *, published: bool) -> Engine:
     uri = path.resolve().as_uri() + ("?immutable=1" if published else "")
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        # The pool gives a connection to one thread at a time, not always to the one that opened it.
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
-    engine = create_engine("sqlite://", creator=connect, pool_reset_on_return="rollback")
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_reset_on_return="rollback")
 
     @event.listens_for(engine, "connect")
     def _(raw: Any, _record: Any) -> None:

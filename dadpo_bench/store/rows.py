@@ -7,14 +7,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, object_mapper
+from sqlalchemy.orm import Session
 
 from dadpo_bench.store import schema
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Prompt, Reply, Response
 
 T = TypeVar("T")
-Judgment = TypeVar("Judgment", schema.Rating, schema.Verdict)
 _CHUNK = 500
 
 
@@ -24,14 +23,6 @@ def insert_missing(session: Session, table: type[schema.Base], rows: Iterable[Ma
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
     for chunk in chunks(list(rows)):
         session.execute(insert(table).on_conflict_do_nothing(), [dict(row) for row in chunk])
-
-
-def keep_judgment(session: Session, row: Judgment) -> None:
-    """Keep what a judge said, unless another run has kept something meanwhile: a failure never replaces an answer."""
-    identity = tuple(object_mapper(row).primary_key_from_instance(row))
-    earlier = session.get(type(row), identity, with_for_update=True)
-    if earlier is None or not earlier.scored:
-        session.merge(row)
 
 
 def chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:

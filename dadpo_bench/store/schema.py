@@ -221,11 +221,6 @@ class Rating(_Asked, Base):
     by_turn: Mapped[list[Any]] = mapped_column(default=list)
     asked: Mapped[datetime | None]
 
-    @property
-    def scored(self) -> bool:
-        """Whether the judge said something."""
-        return self.value is not None
-
 
 class Verdict(_Asked, Base):
     """What a pairwise judge said of two responses in one order."""
@@ -239,11 +234,6 @@ class Verdict(_Asked, Base):
     preference: Mapped[float | None]
     """Graded: 1 the contestant's response, 0 the baseline's."""
     asked: Mapped[datetime]
-
-    @property
-    def scored(self) -> bool:
-        """Whether the judge said something."""
-        return str(self.outcome) != Outcome.unscored
 
     @property
     def worth(self) -> float | None:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import Pool
 
 from dadpo_bench.cli import main
 from dadpo_bench.progress import Reporter
+from dadpo_bench.store import judgments
 from trainers import checkpoint
 
 HEAVY = ("dadpo_bench.pipeline", "dadpo_bench.cli.result", "trainers.dadpo", "trainers.sft", "judges.likelihood")
@@ -55,6 +56,7 @@ def run_and_die(in_stage: str, table: str) -> None:
 
 if __name__ == "__main__":
     checkpoint.SAVE_SECONDS, checkpoint.SAVE_SHARE = 0, math.inf  # a training's state behind every step
+    judgments.BATCH = 1
     for module in (*HEAVY, "transformers.models.llama.modeling_llama"):
         importlib.import_module(module)
     for line in sys.stdin:

@@ -38,7 +38,12 @@ RESULTS = ("scores", "responses", "signals", "ratings", "divergences", "models",
 """Tables that are a function of the recipe alone."""
 
 
-def rows(store: Path, table: str, columns: str = "*") -> list[str]:
+COLUMNS = {"ratings": "judge_key, response_key, value, by_turn, reason, raw"}
+"""Of a table that says beside its results when it was made."""
+
+
+def rows(store: Path, table: str, columns: str = "") -> list[str]:
+    columns = columns or COLUMNS.get(table, "*")
     with closing(sqlite3.connect(store)) as connection:
         return sorted(map(repr, connection.execute(f"SELECT {columns} FROM {table}").fetchall()))
 

@@ -51,6 +51,21 @@ def test_every_kind_is_listed_with_a_summary_a_line() -> None:
         assert len(line.split()) > 2
 
 
+def test_judges_are_listed_with_their_templates_and_parsers() -> None:
+    rows = json.loads(show("list", "judges", "--json").stdout)
+    assert list(dict.fromkeys(row["part"] for row in rows)) == ["judge", "template", "parser"]
+    named = {(row["part"], row["name"]) for row in rows}
+    assert {("judge", "chat-score"), ("template", "five-level"), ("parser", "last-label")} <= named
+    text = show("list", "judges").stdout
+    assert text.index("chat-score") < text.index("five-level") < text.index("last-label")
+    assert "[[number]]" in text
+
+
+def test_a_template_is_shown_with_its_text() -> None:
+    assert "{answer_a}" in show("show", "judges", "pairwise").stdout
+    assert "{answer_a}" in json.loads(show("show", "judges", "pairwise", "--json").stdout)["text"]
+
+
 def test_every_listed_thing_can_be_shown() -> None:
     for kind in ("tasks", "methods", "judges", "recipes"):
         for entry in json.loads(show("list", kind, "--json").stdout):

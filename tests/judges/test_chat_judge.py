@@ -20,7 +20,8 @@ import pytest
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response, Verdict
-from judges.chat import PATIENCE, Chat, ChatConfig
+from judges.asking import PATIENCE
+from judges.chat import Chat, ChatConfig
 from judges.endpoint import _retry_after
 from tests.judges.scripted_server import Act, Script, ScriptedServer, fails, says, serving
 
@@ -363,7 +364,61 @@ def test_identity_holds_what_decides_a_verdict_and_nothing_else(monkeypatch: pyt
     assert len({identity(), *local, *(identity(**settings) for settings in other)}) == 7
 
 
+# --- an endpoint that is overrun ---
+
+
+def test_requests_in_flight_shrink_while_the_endpoint_is_overrun_and_grow_back() -> None:
+    def script(number: int, _: dict[str, Any]) -> Act:
+        return fails(429) if number == 0 else says("[[A]]")
+
+    with serving(script) as server:
+        judge = judge_of(server, concurrency=8)
+        verdicts = list(judge.judge([comparison(str(n)) for n in range(80)]))
+    assert {verdict.outcome for _, verdict in verdicts} == {Outcome.win}
+    assert judge.endpoint.window.limit == 8  # 4 behind the failure, and a round for each of 5, 6, 7, 8
+    assert len(server.bodies) == 81
+
+
+def test_a_retry_after_holds_everybody() -> None:
+    times: list[float] = []
+
+    def script(number: int, _: dict[str, Any]) -> Act:
+        times.append(time.monotonic())
+        return fails(429, Retry_After="0.3") if number == 0 else says("[[A]]")
+
+    with serving(script) as server:
+        list(judge_of(server, concurrency=2).judge([comparison(str(n)) for n in range(6)]))
+    # The second asker was told nothing; its first question may have been on its way.
+    assert times[2] - times[0] >= 0.3
+
+
 # --- a consumer that stops early ---
+
+
+def test_told_to_finish_it_answers_what_is_in_flight_and_asks_nothing_more() -> None:
+    def script(number: int, _: dict[str, Any]) -> Act:
+        if number == 5:
+            judge.finish()
+        return says("[[A]]")
+
+    with serving(script) as server:
+        judge = judge_of(server, concurrency=3)
+        verdicts = list(judge.judge([comparison(str(n)) for n in range(99)]))
+        assert 6 <= len(verdicts) == len(server.bodies) < 99
+
+
+def test_told_to_finish_nobody_waits_to_try_again() -> None:
+    def script(number: int, _: dict[str, Any]) -> Act:
+        if number == 1:
+            judge.finish()
+            return says("[[A]]")
+        return fails(429, Retry_After="60")
+
+    with serving(script) as server:
+        judge = judge_of(server, concurrency=2)
+        started = time.monotonic()
+        assert len(list(judge.judge([comparison(str(n)) for n in range(9)]))) <= 2
+        assert time.monotonic() - started < 5
 
 
 def judge_threads() -> list[threading.Thread]:

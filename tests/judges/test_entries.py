@@ -12,7 +12,7 @@ from dadpo_bench.registry import JudgeEntry, resolve
 from dadpo_bench.types import JudgeContext, Prompt, Rating, Reply, Response
 from judges import entries
 
-ENTRIES = [entries.pmi, entries.gptscore, entries.longer, entries.chat]
+ENTRIES = [entries.pmi, entries.gptscore, entries.longer, entries.chat, entries.chat_score]
 
 
 def test_importing_the_entries_imports_nothing_heavy() -> None:

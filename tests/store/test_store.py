@@ -6,12 +6,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
@@ -24,7 +25,7 @@ from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import signals
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, connection, insert_missing, open_store, publish, schema
-from dadpo_bench.store.rows import keep_judgment
+from dadpo_bench.store.judgments import AT_RISK, Keeper, keep_judgments
 from tests.conftest import write_recipe
 
 KEYS = [
@@ -242,23 +243,74 @@ def test_an_older_published_store_is_upgraded_on_demand_alone(old: Store, tmp_pa
     assert sorted(tmp_path.iterdir()) == sorted([path, *tmp_path.glob("old.sqlite3*")])
 
 
-def test_a_failure_never_replaces_what_a_judge_said(tmp_path: Path) -> None:
+@pytest.fixture
+def judged(tmp_path: Path) -> Iterator[Store]:
+    """A store with two responses that judge `j` may rate."""
     store = open_store(str(tmp_path / "x.sqlite3"))
     with store.write() as session:
         insert_missing(session, schema.Prompt, [{"key": "p", "turns": ["x"], "system": ""}])
         insert_missing(
             session, schema.Judge, [{"key": "j", "name": "j", "kind": "pointwise", "proxy": False, "identity": {}}]
         )
-        response = {"key": "r", "batch_key": "b", "model_key": "m", "prompt_key": "p", "sampling": {}, "replies": []}
-        insert_missing(session, schema.Response, [response])
+        response = {"batch_key": "b", "model_key": "m", "prompt_key": "p", "sampling": {}, "replies": []}
+        insert_missing(session, schema.Response, [{"key": key, **response} for key in ("r", "s")])
+    yield store
+    store.close()
+
+
+def rating(value: float | None, reason: str = "", response: str = "r") -> dict[str, Any]:
+    return {"judge_key": "j", "response_key": response, "value": value, "by_turn": [], "reason": reason}
+
+
+def rated(store: Store, response: str = "r") -> float | None:
+    with store.read() as session:
+        return session.get_one(schema.Rating, ("j", response)).value
+
+
+def test_a_failure_never_replaces_what_a_judge_said(judged: Store) -> None:
     kept = []
     for value, reason in ((None, "slow"), (0.5, ""), (None, "api error"), (0.7, "")):
-        with store.write() as session:
-            keep_judgment(session, schema.Rating(judge_key="j", response_key="r", value=value, reason=reason))
-        with store.read() as session:
-            kept.append(session.get_one(schema.Rating, ("j", "r")).value)
+        with judged.write() as session:
+            keep_judgments(session, schema.Rating, [rating(value, reason)])
+        kept.append(rated(judged))
     assert kept == [None, 0.5, 0.5, 0.5]
-    store.close()
+
+
+def test_within_one_batch_too_a_failure_replaces_no_answer(judged: Store) -> None:
+    with judged.write() as session:
+        keep_judgments(session, schema.Rating, [rating(None, "slow"), rating(0.5), rating(None, "api error")])
+    assert rated(judged) == 0.5
+
+
+def test_what_is_to_be_kept_is_kept_whatever_ends_the_work(judged: Store) -> None:
+    def bring() -> None:
+        with Keeper(judged, schema.Rating) as keeper:
+            keeper.keep(rating(0.5))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bring()
+    assert rated(judged) == 0.5
+
+
+def test_what_is_to_be_kept_is_soon_in_the_store(judged: Store) -> None:
+    committed = Event()
+    event.listen(judged.engine.pool, "checkin", lambda *_: committed.set())  # the first event behind a commit
+    with Keeper(judged, schema.Rating) as keeper:
+        keeper.keep(rating(0.5))
+        assert committed.wait(5)
+        assert rated(judged) == 0.5
+
+
+def test_a_store_that_cannot_be_written_stops_whoever_brings_more(judged: Store) -> None:
+    def bring() -> None:
+        with Keeper(judged, schema.Rating) as keeper:
+            for _ in range(AT_RISK + 1):
+                keeper.keep(rating(0.5))
+
+    judged.published = True
+    with pytest.raises(UserError, match="never written"):
+        bring()
 
 
 def test_a_password_never_shows_in_a_stores_name() -> None:

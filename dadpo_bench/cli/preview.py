@@ -1,0 +1,65 @@
+"""`--dry-run`: what a judge that costs money would be asked, and what that would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from dadpo_bench.canaries import CANARIES
+from dadpo_bench.comparisons import check_judge
+from dadpo_bench.models import find
+from dadpo_bench.pipeline import Plan
+from dadpo_bench.planning.workload import CHARACTERS, FILLED
+from dadpo_bench.registry import judges
+from dadpo_bench.types import Comparison, JudgeContext, Prompt, Reply, Response
+
+_SHOWN = 2
+
+
+def show_questions(console: Console, plan: Plan) -> None:
+    """Two prompts as they would be sent, placeholders for the responses, and the estimate; needs no key.
+
+    Nothing for a judge that cannot tell.
+    """
+    recipe = plan.recipe
+    entry, config = check_judge(recipe.judge, recipe.judge_settings)
+    preview = getattr(judges.load(entry.name), "preview", None)
+    if preview is None:
+        return
+    context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    length = int(FILLED * CHARACTERS * recipe.evaluation.sampling.max_new_tokens)
+    prompts = [prompt for task in plan.tasks for prompt in task.prompts]
+    students = 1 + len(plan.trained) * len(plan.seeds)
+    canaries = len(CANARIES) * min(recipe.evaluation.canary_prompts, len(plan.tasks[0].prompts))
+    pairwise = entry.kind == "pairwise"
+    # A pointwise judge rates the teacher's responses too.
+    count = len(prompts) * (students + (not pairwise)) + canaries
+    if pairwise and recipe.orders == "both":
+        count *= 2
+
+    def items(some: Sequence[Prompt], length: int) -> list[Any]:
+        asked = [_comparison(prompt, length) for prompt in some]
+        return asked if pairwise else [comparison.contestant for comparison in asked]
+
+    few = prompts[:: max(1, len(prompts) // 100)]
+    shown, _ = preview(config, context, items(few[:_SHOWN], 0), count)
+    _, cost = preview(config, context, items(few, length), count)
+    for number, text in enumerate(shown, start=1):
+        say(f"\n--- question {number} to {recipe.judge} ---\n{text}")
+    say(f"\njudge, if nothing is stored: {cost}")
+
+
+def _comparison(prompt: Prompt, length: int) -> Comparison:
+    """Of responses that are not made yet; as long as they may be, where that counts."""
+    contestant, baseline = (
+        Response(
+            prompt=prompt,
+            replies=tuple(Reply(text=f"({who}'s response)".ljust(length, ".")) for _ in prompt.turns),
+        )
+        for who in ("the contestant", "the baseline")
+    )
+    return Comparison(contestant=contestant, baseline=baseline, order="ab")

@@ -1,0 +1,73 @@
+"""A chat model as a pointwise judge: every turn of a response is rated on a scale, in a question of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from statistics import fmean
+
+import openai
+from pydantic import Field
+
+from dadpo_bench.types import Message, Rating, Reply, Response
+from judges.chat import ChatConfig, ChatJudge, kept, why_unscored
+from judges.endpoint import Answer
+
+
+class ChatScoreConfig(ChatConfig):
+    """Settings of the judge `chat-score`."""
+
+    template: str = Field(
+        "score",
+        description="Judge prompt: a registered template, or a file: ….toml, or FastChat's judge_prompts.jsonl.",
+    )
+
+
+class ChatScore(ChatJudge[Response, Rating]):
+    """Asks a chat model to rate one response; of a conversation every turn, with what came before it."""
+
+    name = "chat-score"
+    kind = "pointwise"
+
+    def rate(self, responses: Sequence[Response]) -> Generator[tuple[int, Rating], None, None]:
+        """Yield ratings as answers arrive; unit: the template's scale. A rating is the mean over the turns.
+
+        A response of which one turn cannot be rated has no rating. Reasons and errors are those of `Chat.judge`.
+        """
+        return self.answers(responses)
+
+    def questions(self, response: Response) -> Iterator[list[Message]]:
+        """One for each turn that counts."""
+        whole = len(response.replies)
+        for turn in [whole] if self.turns == "last" else range(1, whole + 1):
+            yield self.fill(_upto(response, turn))
+
+    def unscored(self, reason: str) -> Rating:
+        """No rating, and why."""
+        return Rating(value=None, reason=reason)
+
+    async def asked(self, client: openai.AsyncOpenAI, response: Response) -> Rating:
+        """The questions of one response, one after another."""
+        values: list[float] = []
+        answers: list[Answer] = []
+        reason = ""
+        for question in self.questions(response):
+            answers.append(await self.endpoint.ask(client, question))
+            reading = self.read(answers[-1])
+            if reading.value is None:
+                reason = why_unscored(answers[-1], reading)
+                break
+            values.append(reading.value)
+        return Rating(
+            value=None if reason else fmean(values),
+            by_turn=() if reason or self.turns == "last" else tuple(values),
+            reason=reason,
+            **kept(answers),
+        )
+
+
+def _upto(response: Response, turn: int) -> Response:
+    """The conversation as it stood after that turn."""
+    prompt = response.prompt
+    shortened = prompt.model_copy(update={"turns": prompt.turns[:turn], "reference": prompt.reference[:turn]})
+    replies: tuple[Reply, ...] = response.replies[:turn]
+    return Response(prompt=shortened, replies=replies)

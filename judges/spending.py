@@ -1,0 +1,115 @@
+"""What asking costs: an estimate before the first call, limits while asking, the bill after."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+from dadpo_bench.errors import UserError
+from dadpo_bench.types import Message, Value
+
+CHARACTERS = 4.5
+"""Of English text a token: an assumption; other scripts take more tokens."""
+_MILLION = 1_000_000
+
+
+class Price(Value):
+    """USD per million tokens."""
+
+    input: float
+    output: float
+    date: str
+    """When it was read."""
+    source: str
+
+    def usd(self, read: float, answered: float) -> float:
+        """Of so many tokens."""
+        return (self.input * read + self.output * answered) / _MILLION
+
+    def __str__(self) -> str:
+        return f"${self.input:g} / ${self.output:g} a million tokens ({self.source}, {self.date})"
+
+
+@cache
+def prices() -> Mapping[str, Price]:
+    """By the model's name at OpenAI's own endpoint: `prices.toml`."""
+    table = tomllib.loads((files("judges") / "prices.toml").read_text())
+    return {name: Price.model_validate(row) for name, row in table["models"].items()}
+
+
+class Reached(Exception):
+    """A limit keeps this question from being asked."""
+
+
+class Meter:
+    """Counts calls and tokens, and holds a limit on either.
+
+    A budget is held for the worst case: what a call may cost is set aside before it is made, its answer taken to be
+    as long as allowed. So nothing is spent beyond it, but for prompts of more tokens than their characters tell.
+    Raises `UserError` for a budget on a model whose price is not known.
+    """
+
+    def __init__(
+        self, model: str, price: Price | None, limit: int, max_calls: int | None, budget: float | None
+    ) -> None:
+        if budget is not None and price is None:
+            raise UserError(
+                f"--budget-usd: no price is known of '{model}' there; give it as "
+                "--set 'judge_settings.usd_per_million=[INPUT, OUTPUT]', or use --max-calls"
+            )
+        self.model, self.price = model, price
+        self.calls = self.read = self.answered = self._open = 0
+        self._limit, self._max_calls, self._budget = limit, max_calls, budget
+        self._spent = self._set_aside = 0.0
+        self._settled = asyncio.Event()
+
+    async def open(self, messages: Sequence[Message]) -> float:
+        """Before a call: what is set aside for it, USD. Raises `Reached`."""
+        cost = self.price.usd(tokens_of(messages), self._limit) if self.price else 0.0
+        while self._budget is not None and self._spent + self._set_aside + cost > self._budget:
+            if not self._open:
+                raise Reached(f"--budget-usd {self._budget:g} is reached (${self._spent:.4f} spent)")
+            self._settled.clear()
+            await self._settled.wait()  # answers are mostly shorter than allowed
+        if self._max_calls is not None and self.calls >= self._max_calls:
+            raise Reached(f"--max-calls {self._max_calls} is reached")
+        self.calls += 1
+        self._open += 1
+        self._set_aside += cost
+        return cost
+
+    def close(self, set_aside: float, read: int = 0, answered: int = 0) -> None:
+        """Behind a call: the tokens it took; none of a failed one."""
+        self._open -= 1
+        self._set_aside = self._set_aside - set_aside if self._open else 0.0
+        self.read += read
+        self.answered += answered
+        self._spent += self.price.usd(read, answered) if self.price else 0.0
+        self._settled.set()
+
+    def bill(self) -> str:
+        """One line."""
+        took = f"{self.calls:,} calls, {self.read:,} tokens read, {self.answered:,} answered"
+        cost = f"${self._spent:.4f} at {self.price}" if self.price else f"no price is known of '{self.model}' there"
+        return f"{took}: {cost}"
+
+    def estimate(self, samples: Sequence[Sequence[Message]], count: int) -> str:
+        """One line on `count` calls, by samples of their prompts."""
+        read = count * sum(map(tokens_of, samples)) / max(1, len(samples))
+        answered = count * self._limit
+        took = (
+            f"{count:,} calls, about {read:,.0f} tokens to read (characters / {CHARACTERS:g}), "
+            f"at most {answered:,} to answer"
+        )
+        if self.price is None:
+            return f"{took}: no price is known of '{self.model}' there"
+        low, high = self.price.usd(read, 0), self.price.usd(read, answered)
+        return f"{took}: ${low:,.2f} to ${high:,.2f} at {self.price}"
+
+
+def tokens_of(messages: Sequence[Message]) -> float:
+    """About."""
+    return sum(len(message.content) for message in messages) / CHARACTERS

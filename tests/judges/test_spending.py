@@ -1,0 +1,100 @@
+"""What asking costs, and limits on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.types import Message, Outcome
+from judges.chat import Chat, ChatConfig
+from judges.endpoint import Endpoint, EndpointConfig
+from judges.spending import Price, prices
+from tests.judges.scripted_server import Act, fails, says, serving
+from tests.judges.test_chat_judge import comparison, environment, judge_of  # noqa: F401  a fixture
+
+PRICE = Price(input=2.0, output=10.0, date="2026-01-01", source="a test")
+
+
+def test_a_price_is_per_million_tokens() -> None:
+    assert PRICE.usd(1000, 100) == pytest.approx(0.003)  # 1000 · 2e-6 + 100 · 10e-6
+
+
+def test_every_shipped_price_says_when_and_where_it_was_read() -> None:
+    assert all(price.date and price.source and price.output >= price.input > 0 for price in prices().values())
+
+
+def test_no_more_calls_are_made_than_allowed_and_what_is_owed_is_said() -> None:
+    with serving(says("[[A]]")) as server:
+        judge = judge_of(server, max_calls=5, concurrency=3)
+        verdicts = judge.judge([comparison(str(n)) for n in range(9)])
+        assert [next(verdicts)[1].outcome for _ in range(5)] == [Outcome.win] * 5
+        with pytest.raises(WorkError, match=r"--max-calls 5 is reached: 4 of 9 questions to judge are owed"):
+            next(verdicts)
+        assert len(server.bodies) == 5
+
+
+def test_a_call_that_is_repeated_counts_again() -> None:
+    with serving([fails(500), says("[[A]]")]) as server:
+        judge = judge_of(server, max_calls=2, concurrency=1)
+        with pytest.raises(WorkError, match="1 of 2 questions"):
+            list(judge.judge([comparison(str(n)) for n in range(2)]))
+
+
+def test_a_limit_that_is_not_reached_ends_nothing() -> None:
+    with serving(says("[[A]]")) as server:
+        assert len(list(judge_of(server, max_calls=3).judge([comparison(str(n)) for n in range(3)]))) == 3
+
+
+def test_no_more_is_spent_than_the_budget_though_no_answer_is_as_long_as_allowed() -> None:
+    # A call costs 90 · 1 + 9 · 1 = 99 millionths; at most 2000 characters / 4.5 + 500 are set aside for one.
+    with serving(says("[[A]]")) as server:
+        judge = judge_of(server, usd_per_million=(1.0, 1.0), budget_usd=0.005, max_tokens=500, concurrency=4)
+        with pytest.raises(WorkError, match=r"--budget-usd 0.005 is reached \(\$0\.00"):
+            list(judge.judge([comparison(str(n)) for n in range(99)]))
+        spent = 99e-6 * len(server.bodies)
+    assert 0.005 - 0.0011 < spent <= 0.005
+    assert f"${spent:.4f}" in judge.bill()
+
+
+def test_a_budget_needs_a_price() -> None:
+    with pytest.raises(UserError, match=r"no price is known of 'x' there.*usd_per_million"):
+        Endpoint(EndpointConfig(model="x", base_url="http://127.0.0.1/v1", budget_usd=1.0))
+
+
+def test_a_shipped_price_is_of_openais_own_endpoint_alone() -> None:
+    official = Endpoint(EndpointConfig(model="gpt-4o"), key=False)
+    elsewhere = Endpoint(EndpointConfig(model="gpt-4o", base_url="http://127.0.0.1/v1"))
+    assert official.meter.price == prices()["gpt-4o"]
+    assert elsewhere.meter.price is None
+
+
+def test_the_estimate_counts_characters_and_says_so() -> None:
+    meter = Endpoint(EndpointConfig(model="gpt-4o", max_tokens=100), key=False).meter
+    said = meter.estimate([[Message(role="user", content="x" * 4500)]], 1000)
+    # 4500 / 4.5 = 1000 tokens a call at $2.5 a million: $2.50; answers of 100 tokens at $10: $1 more
+    assert "1,000 calls, about 1,000,000 tokens to read (characters / 4.5), at most 100,000 to answer" in said
+    assert "$2.50 to $3.50" in said
+    assert prices()["gpt-4o"].date in said
+
+
+def test_an_unknown_price_is_said_plainly() -> None:
+    meter = Endpoint(EndpointConfig(model="new", base_url="http://127.0.0.1/v1")).meter
+    assert "no price is known of 'new' there" in meter.estimate([], 10)
+    assert "no price is known of 'new' there" in meter.bill()
+
+
+def test_an_endpoint_that_counts_no_tokens_is_billed_by_characters() -> None:
+    with serving(Act(b'{"choices": [{"message": {"content": "[[A]]"}}]}')) as server:
+        judge = judge_of(server)
+        list(judge.judge([comparison()]))
+    assert judge.endpoint.meter.read > 100
+    assert judge.endpoint.meter.answered == 1
+
+
+def test_limits_and_prices_decide_no_verdict() -> None:
+    def identity(**settings: Any) -> Any:
+        return Chat(ChatConfig(model="j", base_url="http://127.0.0.1/v1", **settings), None).identity()  # type: ignore[arg-type]
+
+    assert identity() == identity(max_calls=1, usd_per_million=(1, 1), budget_usd=1)
