@@ -253,7 +253,7 @@ class Endpoint:
     @asynccontextmanager
     async def _metered(self, messages: Sequence[Message]) -> AsyncIterator[Callable[[Answer], None]]:
         """A call that is paid for; told the answer where there is one."""
-        set_aside, tokens = await self.meter.open(messages), [0, 0]
+        set_aside, tokens, task = await self.meter.open(messages), [0, 0], asyncio.current_task()
 
         def count(answer: Answer) -> None:
             if answer.tokens:
@@ -261,17 +261,18 @@ class Endpoint:
             else:  # it does not count them
                 tokens[:] = round(tokens_of(messages)), round(len(answer.text) / CHARACTERS)
 
+        self.in_flight.add(task)
         try:
             yield count
         finally:
+            self.in_flight.discard(task)
             self.meter.close(set_aside, *tokens)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
         """A place among the requests in flight; how the request ends tells how many places there are."""
-        window, task = self.window, asyncio.current_task()
+        window = self.window
         ticket = await window.enter()
-        self.in_flight.add(task)
         try:
             yield
             window.succeeded(ticket)
@@ -285,7 +286,6 @@ class Endpoint:
                 window.pause(min(asked, _LONGEST_PAUSE))
             raise
         finally:
-            self.in_flight.discard(task)
             window.leave()
 
     def _pause(self, state: RetryCallState) -> float:

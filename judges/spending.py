@@ -48,7 +48,8 @@ class Meter:
     """Counts calls and tokens, and holds a limit on either.
 
     A budget is held for the worst case: what a call may cost is set aside before it is made, its answer taken to be
-    as long as allowed. So nothing is spent beyond it, but for prompts of more tokens than their characters tell.
+    as long as allowed. So nothing is spent beyond it, but for prompts of more tokens than their characters tell
+    and for calls that time out and are paid for all the same.
     Raises `UserError` for a budget on a model whose price is not known.
     """
 

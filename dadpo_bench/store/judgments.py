@@ -31,14 +31,19 @@ _UNSCORED: Mapping[Table, Any] = {
 
 def keep_judgments(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep what a judge said, unless another run has kept something meanwhile: a failure never replaces an answer."""
-    dialect = session.get_bind().dialect.name
+    session.execute(keeping(table, session.get_bind().dialect.name), [dict(row) for row in rows])
+
+
+def keeping(table: Table, dialect: str) -> Any:
+    """The statement for it."""
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    columns = table.__table__
-    statement = insert(columns)
-    news = {column.name: statement.excluded[column.name] for column in columns.columns if not column.primary_key}
-    keys = [column.name for column in columns.columns if column.primary_key]
-    kept = statement.on_conflict_do_update(index_elements=keys, set_=news, where=_UNSCORED[table])
-    session.execute(kept, [dict(row) for row in rows])
+    statement = insert(table.__table__)
+    columns = table.__table__.columns
+    return statement.on_conflict_do_update(
+        index_elements=[column.name for column in columns if column.primary_key],
+        set_={column.name: statement.excluded[column.name] for column in columns if not column.primary_key},
+        where=_UNSCORED[table],
+    )
 
 
 class Keeper:

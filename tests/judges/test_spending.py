@@ -58,6 +58,17 @@ def test_no_more_is_spent_than_the_budget_though_no_answer_is_as_long_as_allowed
     assert f"${spent:.4f}" in judge.bill()
 
 
+def test_told_to_finish_nobody_waits_for_a_budget_to_ask_on() -> None:
+    def script(number: int, _: dict[str, Any]) -> Act:
+        judge.finish()  # the second asker waits: one call is all that the budget allows at a time
+        return says("[[A]]")
+
+    with serving(script) as server:
+        judge = judge_of(server, usd_per_million=(1.0, 1.0), budget_usd=0.0015, max_tokens=500, concurrency=2)
+        assert len(list(judge.judge([comparison(str(n)) for n in range(9)]))) == 1
+        assert len(server.bodies) == 1
+
+
 def test_a_budget_needs_a_price() -> None:
     with pytest.raises(UserError, match=r"no price is known of 'x' there.*usd_per_million"):
         Endpoint(EndpointConfig(model="x", base_url="http://127.0.0.1/v1", budget_usd=1.0))

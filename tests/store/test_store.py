@@ -13,6 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
@@ -25,7 +26,7 @@ from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import signals
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, connection, insert_missing, open_store, publish, schema
-from dadpo_bench.store.judgments import AT_RISK, Keeper, keep_judgments
+from dadpo_bench.store.judgments import AT_RISK, Keeper, keep_judgments, keeping
 from tests.conftest import write_recipe
 
 KEYS = [
@@ -280,6 +281,13 @@ def test_within_one_batch_too_a_failure_replaces_no_answer(judged: Store) -> Non
     with judged.write() as session:
         keep_judgments(session, schema.Rating, [rating(None, "slow"), rating(0.5), rating(None, "api error")])
     assert rated(judged) == 0.5
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect()], ids=["sqlite", "postgresql"])
+def test_an_answer_is_guarded_by_the_statement_itself(dialect: Any) -> None:
+    said = " ".join(str(keeping(schema.Verdict, dialect.name).compile(dialect=dialect)).split())
+    assert 'ON CONFLICT (judge_key, contestant_response, baseline_response, "order") DO UPDATE SET' in said
+    assert "WHERE verdicts.outcome =" in said
 
 
 def test_what_is_to_be_kept_is_kept_whatever_ends_the_work(judged: Store) -> None:
