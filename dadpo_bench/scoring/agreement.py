@@ -80,10 +80,11 @@ def between_annotators(labels: Floats, *, ties: bool = True) -> float | None:
 
 
 def majority(labels: Floats) -> Floats:
-    """(annotators, pairs) → (pairs,) the side that most annotators took, ½ where two are level."""
-    lean = np.nansum(sides(labels), 0)
-    found: Floats = np.where(np.isnan(labels).all(0), np.nan, 0.5 + 0.5 * np.sign(lean))
-    return found
+    """(annotators, pairs) → (pairs,) the side that most annotators took, a tie being one; ½ where two are level."""
+    given = sides(labels)
+    loss, tie, win = ((given == side).sum(0) for side in (-1, 0, 1))
+    found: Floats = np.where(win > np.maximum(tie, loss), 1.0, np.where(loss > np.maximum(tie, win), 0.0, 0.5))
+    return np.where(np.isnan(given).all(0), np.nan, found)
 
 
 def cohen_kappa(first: Floats, second: Floats) -> float | None:
