@@ -65,7 +65,8 @@ class Meter:
         self.calls = self.read = self.answered = self._open = 0
         self._limit, self._max_calls, self._budget = limit, max_calls, budget
         self._spent = self._set_aside = 0.0
-        self._settled = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
+        """For a call to close. No `asyncio.Event`: it belongs to one loop, and each set of questions has its own."""
 
     async def open(self, messages: Sequence[Message]) -> float:
         """Before a call: what is set aside for it, USD. Raises `Reached`."""
@@ -73,8 +74,7 @@ class Meter:
         while self._budget is not None and self._spent + self._set_aside + cost > self._budget:
             if not self._open:
                 raise Reached(f"--budget-usd {self._budget:g} is reached (${self._spent:.4f} spent)")
-            self._settled.clear()
-            await self._settled.wait()  # answers are mostly shorter than allowed
+            await self._settled()  # answers are mostly shorter than allowed
         if self._max_calls is not None and self.calls >= self._max_calls:
             raise Reached(f"--max-calls {self._max_calls} is reached")
         self.calls += 1
@@ -89,7 +89,18 @@ class Meter:
         self.read += read
         self.answered += answered
         self._spent += self.price.usd(read, answered) if self.price else 0.0
-        self._settled.set()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def _settled(self) -> None:
+        """Until the next call is closed."""
+        closed = asyncio.get_running_loop().create_future()
+        self._waiting.add(closed)
+        try:
+            await closed
+        finally:
+            self._waiting.discard(closed)
 
     def bill(self) -> str:
         """One line."""

@@ -69,6 +69,15 @@ def test_told_to_finish_nobody_waits_for_a_budget_to_ask_on() -> None:
         assert len(server.bodies) == 1
 
 
+def test_a_budget_holds_over_several_sets_of_questions() -> None:
+    # Two calls at most are set aside for at a time, so of eight askers six wait: in either set's event loop.
+    with serving(says("[[A]]")) as server:
+        judge = judge_of(server, usd_per_million=(1.0, 1.0), budget_usd=0.025, max_tokens=10_000, concurrency=8)
+        for _ in range(2):
+            assert len(list(judge.judge([comparison(str(n)) for n in range(9)]))) == 9
+    assert judge.endpoint.meter.calls == 18
+
+
 def test_a_budget_needs_a_price() -> None:
     with pytest.raises(UserError, match=r"no price is known of 'x' there.*usd_per_million"):
         Endpoint(EndpointConfig(model="x", base_url="http://127.0.0.1/v1", budget_usd=1.0))
