@@ -43,6 +43,11 @@ _OVERRUN = (408, 429, 503, 529)
 _LONGEST_PAUSE = 120.0
 """Seconds: a server that asks for more is asked again after this."""
 
+_LONGEST_NAME = 200
+"""Characters of a model's name or fingerprint that are kept."""
+_MOST_TOKENS = 2**31 - 1
+"""Of one answer: more is a server's mistake, and no database's integer."""
+
 _TOO_LONG = re.compile(r"context (?:length|size|window)", re.IGNORECASE)
 """vLLM and llama.cpp say so in words alone."""
 
@@ -369,28 +374,46 @@ def _read(completion: Any, seconds: float) -> Answer:
     content = message.get("content") if message else None
     if message is None or not isinstance(content, str | None):
         raise ValueError("no chat completion")
-    text, finish, usage = content or "", _part(choice, "finish_reason", str), _part(completion, "usage", dict)
+    text, finish, usage = (
+        _storable(content or ""),
+        _part(choice, "finish_reason", str),
+        _part(completion, "usage", dict),
+    )
     return Answer(
         text,
         refused=(not text.strip() and finish != "length") or finish == "content_filter" or bool(message.get("refusal")),
         cut=finish == "length",
-        model=_part(completion, "model", str) or "",
-        fingerprint=_part(completion, "system_fingerprint", str) or "",
-        tokens=_part(usage, "total_tokens", int) or 0,
-        answer_tokens=_part(usage, "completion_tokens", int) or 0,
+        model=_storable(_part(completion, "model", str) or "")[:_LONGEST_NAME],
+        fingerprint=_storable(_part(completion, "system_fingerprint", str) or "")[:_LONGEST_NAME],
+        tokens=_count(usage, "total_tokens"),
+        answer_tokens=_count(usage, "completion_tokens"),
         seconds=seconds,
         logprobs=_tokens(_part(_part(choice, "logprobs", dict), "content", list) or []),
     )
+
+
+def _storable(text: str) -> str:
+    """JSON may escape half a surrogate pair, and NUL: no database takes the one, PostgreSQL not the other."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def _count(usage: Any, name: str) -> int:
+    """Tokens; 0 where it is no number of them."""
+    count = _part(usage, name, int) or 0
+    return count if 0 <= count <= _MOST_TOKENS else 0
 
 
 def _tokens(places: list[Any]) -> tuple[Token, ...]:
     """None at all where one of them is malformed: a token out of its place would be read for another."""
     try:
         return tuple(
-            Token(str(place["token"]), {str(one["token"]): float(one["logprob"]) for one in place["top_logprobs"]})
+            Token(
+                str(place["token"]),
+                {str(one["token"]): min(0.0, float(one["logprob"])) for one in place["top_logprobs"]},
+            )
             for place in places
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return ()
 
 

@@ -128,6 +128,14 @@ def test_what_cannot_be_scored_says_why(act: Act, reason: str) -> None:
     assert said(ask(act)[0]) == unscored(reason)
 
 
+def test_what_no_database_takes_is_not_kept_of_an_answer() -> None:
+    usage = b'"usage": {"total_tokens": 99999999999999999999}'
+    answer = b'{"choices": [{"message": {"content": "\\ud83d\\u0000 [[A]]"}}], "model": "' + b"x" * 300 + b'", ' + usage
+    (verdict,) = ask(Act(answer + b"}"))
+    assert (verdict.outcome, verdict.raw, verdict.tokens) == (Outcome.win, "?? [[A]]", 0)
+    assert len(verdict.resolved_model) == 200
+
+
 def test_a_lean_answer_without_model_or_usage_is_read() -> None:
     (verdict,) = ask(Act(b'{"choices": [{"message": {"content": "[[A]]"}}]}'))
     assert (verdict.outcome, verdict.resolved_model, verdict.tokens) == (Outcome.win, "", 0)
