@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,15 @@ def measure(
     pairs = [(p.first, p.second) for p in labelled.pairs]
     lengths, lists = (np.array([[trait(r) for r in both] for both in pairs]).T for trait in (length, _has_list))
     most = agreement.majority(labels)
+    # Of a conversation judged after each turn, and of many models' answers to it, there is one prompt.
+    agree = partial(agreement.agreement, prompts=[p.first.prompt.turns[0] for p in labelled.pairs])
     found: dict[str, Any] = {
         "set": labelled.name,
         "format": labelled.format,
         "pairs": len(labelled.pairs),
         "unscored": int(np.isnan(verdicts).sum()),
-        "agreement": _shown(agreement.agreement(verdicts, labels)),
-        "agreement_without_ties": _shown(agreement.agreement(verdicts, labels, ties=False)),
+        "agreement": _shown(agree(verdicts, labels)),
+        "agreement_without_ties": _shown(agree(verdicts, labels, ties=False)),
         "between_annotators": agreement.between_annotators(labels),
         "between_annotators_without_ties": agreement.between_annotators(labels, ties=False),
         "cohen_kappa": agreement.cohen_kappa(verdicts, most),
@@ -68,7 +71,7 @@ def measure(
         "labels_prefer_longer": agreement.preferred_share(labels, *lengths),
         "prefers_list": agreement.preferred_share(verdicts, *lists),
         "labels_prefer_list": agreement.preferred_share(labels, *lists),
-        "like_longer": _shown(agreement.agreement(verdicts, longer(pairs), ties=False)),
+        "like_longer": _shown(agree(verdicts, longer(pairs), ties=False)),
         **_cost(bench, judge, matches),
     }
     if retest:
@@ -78,10 +81,10 @@ def measure(
         other = scoring.prompt_outcomes(orders_of_matches(bench, against, matches))
         found["against"] = {
             "judge": against.name,
-            "agreement": _shown(agreement.agreement(verdicts, other)),
-            "agreement_without_ties": _shown(agreement.agreement(verdicts, other, ties=False)),
+            "agreement": _shown(agree(verdicts, other)),
+            "agreement_without_ties": _shown(agree(verdicts, other, ties=False)),
             "cohen_kappa": agreement.cohen_kappa(verdicts, other),
-            "its_agreement_with_labels": _shown(agreement.agreement(other, labels)),
+            "its_agreement_with_labels": _shown(agree(other, labels)),
         }
     return found
 
@@ -123,7 +126,7 @@ def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str,
 
 
 def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> agreement.Share | None:
-    """Test and retest: the same questions a second time, each order a comparison of its own."""
+    """Test and retest: the same questions a second time, order by order."""
     again = np.full_like(orders, np.nan)
     if judge.entry.kind == "pointwise":
         responses = [stored.response for match in matches for stored in match]
@@ -138,7 +141,7 @@ def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> ag
             for index, verdict in verdicts:
                 graded = verdict.preference
                 again[divmod(index, len(BOTH))] = worth[verdict.outcome] if graded is None else graded
-    return agreement.agreement(again.ravel(), orders.ravel())
+    return agreement.agreement(again.T, orders.T, prompts=[ours.response.prompt.turns[0] for ours, _ in matches])
 
 
 def _shown(share: agreement.Share | None) -> dict[str, Any] | None:

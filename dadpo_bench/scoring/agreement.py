@@ -7,6 +7,7 @@ labelled. Only the side of ½ counts here. Shares are per cent.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import krippendorff
@@ -18,7 +19,7 @@ from dadpo_bench.scoring.outcomes import Floats
 
 
 class Share(NamedTuple):
-    """A share, its 95 % interval by bootstrap over pairs, and what it is a share of."""
+    """A share, its 95 % interval by bootstrap over prompts, and what it is a share of."""
 
     share: float
     low: float
@@ -35,14 +36,21 @@ def sides(outcomes: Floats) -> Floats:
 
 
 def agreement(
-    verdicts: Floats, labels: Floats, *, ties: bool = True, draws: int = 10_000, seed: int = 0
+    verdicts: Floats,
+    labels: Floats,
+    *,
+    prompts: Sequence[str] | None = None,
+    ties: bool = True,
+    draws: int = 10_000,
+    seed: int = 0,
 ) -> Share | None:
     """(pairs,) verdicts and (annotators, pairs) labels → share of labels that a verdict agrees with.
 
-    `ties=False` leaves out votes where either side is a tie. A pair's votes are averaged first in the interval, which
-    resamples pairs. None where nothing can be compared.
+    Verdicts may be (annotators, pairs) too: each is compared with the label in its place. `ties=False` leaves out
+    votes where either side is a tie. The interval resamples prompts, each with all votes on all its pairs: `prompts`
+    names that of every pair; without it every pair is of its own. None where nothing can be compared.
     """
-    ours, theirs = sides(verdicts)[None, :], np.atleast_2d(sides(labels))
+    ours, theirs = np.atleast_2d(sides(verdicts)), np.atleast_2d(sides(labels))
     compared = ~np.isnan(ours) & ~np.isnan(theirs)
     if not ties:
         compared = compared & (ours != 0) & (theirs != 0)
@@ -50,9 +58,10 @@ def agreement(
         return None
     votes = np.where(compared, (ours == theirs).astype(float), np.nan)
     hit, weight = np.nansum(votes, 0), compared.sum(0)
-    counts = bootstrap_counts(votes.shape[1], draws, seed).astype(float)
-    total = counts @ weight
-    means = np.divide(counts @ hit, total, out=np.full(draws, np.nan), where=total > 0)
+    of = np.arange(len(hit)) if prompts is None else np.unique(prompts, return_inverse=True)[1]
+    counts = bootstrap_counts(int(of.max()) + 1, draws, seed).astype(float)
+    total = counts @ np.bincount(of, weight)
+    means = np.divide(counts @ np.bincount(of, hit), total, out=np.full(draws, np.nan), where=total > 0)
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return Share(
         100 * float(hit.sum() / weight.sum()),

@@ -37,6 +37,21 @@ def test_every_annotator_of_a_pair_is_a_vote() -> None:
     assert (found.share, found.pairs, found.votes) == (75.0, 2, 4)
 
 
+def test_the_interval_resamples_prompts_with_all_votes_on_their_pairs() -> None:
+    # Two prompts of 50 pairs, one always right, one always wrong: of two drawn, none, one or both are right.
+    verdicts, labels = array(*[WIN] * 100), array(*[WIN] * 50, *[LOSS] * 50)
+    found = agreement.agreement(verdicts, labels, prompts=["one"] * 50 + ["two"] * 50)
+    assert found is not None
+    assert (found.share, found.low, found.high, found.pairs) == (50, 0, 100, 100)
+
+
+def test_verdicts_in_two_orders_are_votes_on_one_pair() -> None:
+    # Four votes of two pairs, one pair alike in both orders, one in neither.
+    found = agreement.agreement(np.array([[WIN, WIN], [WIN, WIN]]), np.array([[WIN, LOSS], [WIN, LOSS]]))
+    assert found is not None
+    assert (found.share, found.low, found.high, found.pairs, found.votes) == (50, 0, 100, 2, 4)
+
+
 def test_annotators_agree_as_often_as_two_of_them_drawn_at_random_do() -> None:
     # Pair 1: three labels, two alike: 1 of 3 couples. Pair 2: alike. Pair 3: one label, not counted. (1/3 + 1) / 2.
     labels = np.array([[WIN, LOSS, WIN], [WIN, LOSS, NAN], [LOSS, NAN, NAN]])
