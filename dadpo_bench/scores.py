@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
-from dadpo_bench.judging.judgments import Judgments
+from dadpo_bench.judging.judgments import Judgments, Pair
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
 from dadpo_bench.types import Finish
@@ -120,12 +120,16 @@ class Panel:
         prompts = [] if entrant.kind == "teacher" else self.prompts
         if entrant.kind == "canary":
             prompts = [p for p in prompts if p in self._answers[entrant.contestants[0].key]]
-        result = np.full((len(entrant.contestants), len(prompts), self.judgments.orders), np.nan)
+        pairs: dict[tuple[int, int], Pair] = {}
         for s, contestant in enumerate(entrant.contestants):
             ours, theirs = self._answers[contestant.key], self._answers.get(self._baseline(contestant), {})
             for p, prompt in enumerate(prompts):
                 if prompt in ours and prompt in theirs:
-                    result[s, p] = self.judgments.outcomes(ours[prompt], theirs[prompt])
+                    pairs[s, p] = ours[prompt], theirs[prompt]
+        outcomes = self.judgments.outcomes(list(pairs.values()))
+        result = np.full((len(entrant.contestants), len(prompts), outcomes.shape[1]), np.nan)
+        for cell, given in zip(pairs, outcomes, strict=True):
+            result[cell] = given
         return result
 
     def _baseline(self, contestant: schema.Contestant) -> str:

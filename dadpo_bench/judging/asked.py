@@ -28,7 +28,7 @@ def orders_of_matches(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) 
     with bench.store.read() as session:
         row = session.get_one(schema.Judge, judge.key)
         said = Judgments(session, row, {stored.key for match in matches for stored in match})
-        return np.array([said.outcomes(ours.key, theirs.key) for ours, theirs in matches])
+        return said.outcomes([(ours.key, theirs.key) for ours, theirs in matches])
 
 
 def longer(pairs: Sequence[tuple[Response, Response]]) -> Floats:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
-from functools import cached_property
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import schema
+
+Pair = tuple[str, str]
+"""Keys of the contestant's response and of the baseline's."""
 
 
 class Judgments:
@@ -23,7 +26,7 @@ class Judgments:
         self.answered_as: Counter[str] = Counter()
         """How many judgments each model gave that the endpoint says answered."""
         self._ratings: dict[str, float] = {}
-        self._verdicts: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+        self._verdicts: dict[Pair, dict[str, float]] = defaultdict(dict)
         if self.pointwise:
             for rating in session.scalars(select(schema.Rating).where(schema.Rating.judge_key == judge.key)):
                 if rating.response_key in responses:
@@ -41,18 +44,25 @@ class Judgments:
                     self._verdicts[pair][verdict.order] = worth
         del self.answered_as[""]
 
-    @cached_property
-    def orders(self) -> int:
-        """Outcomes of a pair: 2 where the judge was asked in both orders, 1 where in one, or of ratings."""
-        return 2 if any(len(given) > 1 for given in self._verdicts.values()) else 1
+    def orders(self, pairs: Iterable[Pair]) -> int:
+        """Outcomes of these pairs each: 2 where the judge was asked in both orders, 1 where in one, or of ratings.
 
-    def outcomes(self, ours: str, theirs: str) -> list[float]:
-        """(orders,) outcomes in [0, 1] of a pair of responses, NaN where the judge said nothing."""
+        Of these alone: others may have been asked otherwise, by another run or by `judge-eval`.
+        """
+        return 2 if any(len(self._verdicts.get(pair, ())) > 1 for pair in pairs) else 1
+
+    def outcomes(self, pairs: Sequence[Pair]) -> Floats:
+        """(pairs, orders) outcomes in [0, 1] of (ours, theirs), NaN where the judge said nothing."""
+        orders = self.orders(pairs)
+        found = [self._outcomes(ours, theirs, orders) for ours, theirs in pairs]
+        return np.array(found).reshape(len(found), orders)
+
+    def _outcomes(self, ours: str, theirs: str, orders: int) -> list[float]:
         if self.pointwise:
             if ours not in self._ratings or theirs not in self._ratings:
                 return [np.nan]
             return [0.5 + 0.5 * float(np.sign(self._ratings[ours] - self._ratings[theirs]))]
         given = self._verdicts.get((ours, theirs), {})
-        if self.orders == 1:
+        if orders == 1:
             return list(given.values()) or [np.nan]
         return [given.get(order, np.nan) for order in ("ab", "ba")]

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
 from dadpo_bench.comparisons import orders_of
+from dadpo_bench.judging.judgments import Judgments
 from dadpo_bench.leaderboard import render
-from dadpo_bench.store import open_store
+from dadpo_bench.store import open_store, schema
 from tests.judges.scripted_server import Act, says, serving
 
 
@@ -33,6 +34,21 @@ def test_one_drawn_order_costs_half_and_is_said(tiny_recipe: Path, tmp_path: Pat
     assert "orders: one for each pair" not in board
     assert "have only one of two orders scored" not in drawn
     assert drawn.count("| sft | ") > 0
+
+
+def test_other_pairs_asked_in_both_orders_leave_none_half_scored() -> None:
+    def verdict(ours: str, order: str) -> schema.Verdict:
+        pair = {"contestant_response": ours, "baseline_response": "theirs"}
+        return schema.Verdict(judge_key="j", order=order, outcome="win", preference=None, resolved_model="m", **pair)
+
+    class Stored:
+        def scalars(self, _: Any) -> list[schema.Verdict]:
+            return [verdict("drawn", "ba"), verdict("canary", "ab"), verdict("canary", "ba")]
+
+    said = Judgments(Stored(), schema.Judge(key="j", kind="pairwise"), {"drawn", "canary"})  # type: ignore[arg-type]
+    assert said.outcomes([("drawn", "theirs")]).tolist() == [[1.0]]
+    assert said.outcomes([("canary", "theirs")]).tolist() == [[1.0, 1.0]]
+    assert said.outcomes([]).shape == (0, 1)
 
 
 def test_the_drawn_order_is_decided_by_the_responses_and_fair() -> None:
