@@ -70,7 +70,8 @@ class EndpointConfig(Value):
     )
     api_key_env: str = Field(
         "OPENAI_API_KEY",
-        min_length=1,
+        # A key put here by mistake is refused unsaid, before messages and stored recipes repeat it.
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="NAME of the environment variable that holds the API key, never the key itself. "
         "A local endpoint needs none.",
     )

@@ -18,6 +18,7 @@ from typing import Any
 import openai
 import pytest
 
+from dadpo_bench.comparisons import check_judge
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response, Verdict
 from judges.asking import PATIENCE
@@ -479,3 +480,10 @@ def test_it_works_inside_a_running_event_loop() -> None:
             return list(judge_of(server).judge([comparison()]))
 
     assert asyncio.run(notebook())[0][1].outcome is Outcome.win
+
+
+def test_a_key_in_place_of_its_variables_name_is_refused_and_not_repeated() -> None:
+    settings = {"model": "judge", "base_url": "http://127.0.0.1/v1", "api_key_env": "sk-planted-key"}
+    with pytest.raises(UserError, match="api_key_env") as refused:
+        check_judge("chat", settings)
+    assert "planted" not in str(refused.value)
