@@ -76,15 +76,21 @@ def canary_answers(source: Store) -> Answered:
             or (c.name == FIRST and c.seed == chosen.seed)
         }
         answers = session.execute(
-            select(schema.Answer.contestant_key, schema.Response, schema.Prompt)
+            select(schema.Answer.contestant_key, schema.Response, schema.Prompt, schema.TaskPrompt.category)
             .join(schema.Response, schema.Response.key == schema.Answer.response_key)
             .join(schema.Prompt, schema.Prompt.key == schema.Answer.prompt_key)
+            # Templates may have a wording for each category, and a run's verdicts are kept under the same key.
+            .join(
+                schema.TaskPrompt,
+                (schema.TaskPrompt.task_key == schema.Answer.task_key)
+                & (schema.TaskPrompt.prompt_key == schema.Answer.prompt_key),
+            )
             .where(schema.Answer.contestant_key.in_(keys))
         ).all()
         by_name: dict[str, dict[str, Stored]] = {name: {} for name in keys.values()}
         rows: dict[str, dict[str, Any]] = {}
-        for contestant, response, prompt in answers:
-            stored = Stored(response.key, to_response(response, to_prompt(prompt)))
+        for contestant, response, prompt, category in answers:
+            stored = Stored(response.key, to_response(response, to_prompt(prompt, category=category)))
             by_name[keys[contestant]][prompt.key] = stored
             rows[response.key] = {c.name: getattr(response, c.name) for c in schema.Response.__table__.columns}
     prompts = sorted(by_name[chosen.name])

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dadpo_bench.cli import app
+from dadpo_bench.judging.canary_trial import canary_answers
 from dadpo_bench.leaderboard import render
 from dadpo_bench.places import REFERENCE_STORE
 from dadpo_bench.store import open_store, schema
@@ -102,6 +103,13 @@ def test_longer_is_no_usable_judge(tmp_path: Path) -> None:
     shown = judge_eval(tmp_path / "x.sqlite3", "longer", "--responses", REFERENCE).stdout
     assert "NOT usable" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="no reference store")
+def test_canaries_are_shown_with_the_category_that_a_run_shows_them_with() -> None:
+    with closing(open_store(str(REFERENCE), create=False)) as source:
+        answered = canary_answers(source)
+    assert all(stored.response.prompt.category for stored in answered.by_name["null"].values())
 
 
 def test_a_board_cites_what_was_found_about_its_judge(pairs: Path, tiny_recipe: Path, tmp_path: Path) -> None:
