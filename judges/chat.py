@@ -123,6 +123,9 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         if self.template.reads_logprobs and not answer.logprobs:
             # The endpoint's fault, and likely the same for all: it ends the work before everything is paid in vain.
             raise Unanswered("missing log-prob", failure=True)
+        if answer.cut and self.template.fenced and not self.template.reads_logprobs:
+            # Our templates put the verdict last: a label in what was cut is one that it weighed, or quoted.
+            return Reading(None, "too long")
         return self.template.parse(without_thinking(answer.text), answer.logprobs, self.template.offered)
 
     def answers(self, items: Sequence[Item]) -> Generator[tuple[int, Judgment], None, None]:

@@ -50,13 +50,15 @@ class ChatScore(ChatJudge[Response, Rating]):
         values: list[float] = []
         answers: list[Answer] = []
         reason = ""
-        for question in self.questions(response):
-            answers.append(await self.endpoint.ask(client, question))
-            reading = self.read(answers[-1])
-            if reading.value is None:
-                reason = why_unscored(answers[-1], reading)
-                break
-            values.append(reading.value)
+        questions = list(self.questions(response))
+        async with self.endpoint.meter.promise(questions) as promise:
+            for question in questions:
+                answers.append(await self.endpoint.ask(client, question, promise))
+                reading = self.read(answers[-1])
+                if reading.value is None:
+                    reason = why_unscored(answers[-1], reading)
+                    break
+                values.append(reading.value)
         return Rating(
             value=None if reason else fmean(values),
             by_turn=() if reason or self.turns == "last" else tuple(values),

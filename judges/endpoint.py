@@ -31,7 +31,7 @@ from tenacity import (
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
-from judges.spending import CHARACTERS, Meter, Price, prices, tokens_of
+from judges.spending import CHARACTERS, Meter, Price, Promise, prices, tokens_of
 from judges.verdicts import Token
 from judges.window import Window
 
@@ -204,8 +204,10 @@ class Endpoint:
             http_client=transport(limits=pool, timeout=None),
         )
 
-    async def ask(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
-        """The model's answer.
+    async def ask(
+        self, client: openai.AsyncOpenAI, messages: Sequence[Message], promise: Promise | None = None
+    ) -> Answer:
+        """The model's answer; `promise` where the meter gave room for several questions together.
 
         Raises `Unanswered` where this question has none, `UserError` where no question will have one.
         """
@@ -216,7 +218,7 @@ class Endpoint:
             reraise=True,
         )
         try:
-            return await retrying(self._once, client, messages)
+            return await retrying(self._once, client, messages, promise)
         # `from None`: the original holds the request and its headers.
         except openai.APIStatusError as error:
             raise self._meaning(error) from None
@@ -225,9 +227,9 @@ class Endpoint:
         except (openai.APIError, TimeoutError) as error:
             raise Unanswered(f"api error: {type(error).__name__}", failure=True) from None
         except ValueError:  # a body that is no JSON
-            raise Unanswered("unparsable") from None
+            raise Unanswered("unparsable", failure=True) from None
 
-    async def _once(self, client: openai.AsyncOpenAI, messages: Sequence[Message]) -> Answer:
+    async def _once(self, client: openai.AsyncOpenAI, messages: Sequence[Message], promise: Promise | None) -> Answer:
         limit = self._limit
         sampling: dict[str, object] = {}
         if self.config.temperature is not None:
@@ -241,7 +243,7 @@ class Endpoint:
             **sampling,
         }
         try:
-            async with self._place(), self._metered(messages) as count:
+            async with self._place(), self._metered(messages, promise) as count:
                 started = time.monotonic()
                 async with asyncio.timeout(self.config.timeout_seconds):
                     # `chat.completions.create` takes as long again to check what it sends and receives.
@@ -254,12 +256,14 @@ class Endpoint:
             if error.param != "max_tokens" or limit != "max_tokens":
                 raise
             self._limit = "max_completion_tokens"
-        return await self._once(client, messages)
+        return await self._once(client, messages, promise)
 
     @asynccontextmanager
-    async def _metered(self, messages: Sequence[Message]) -> AsyncIterator[Callable[[Answer], None]]:
+    async def _metered(
+        self, messages: Sequence[Message], promise: Promise | None
+    ) -> AsyncIterator[Callable[[Answer], None]]:
         """A call that is paid for; told the answer where there is one."""
-        set_aside, tokens, task = await self.meter.open(messages), [0, 0], asyncio.current_task()
+        set_aside, tokens, task = await self.meter.open(messages, promise), [0, 0], asyncio.current_task()
 
         def count(answer: Answer) -> None:
             if answer.tokens:
@@ -297,7 +301,7 @@ class Endpoint:
     def _pause(self, state: RetryCallState) -> float:
         """Seconds before the next attempt: exponential with jitter, none where the server asked all to wait."""
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, openai.APIStatusError) and _retry_after(error) is not None:
+        if isinstance(error, openai.APIStatusError) and _retry_after(error):  # 0 asks for nothing
             return 0
         return wait_random_exponential(multiplier=self.config.backoff_seconds, max=_LONGEST_PAUSE)(state)
 

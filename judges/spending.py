@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Message, Value
@@ -44,6 +47,13 @@ class Reached(Exception):
     """A limit keeps this question from being asked."""
 
 
+class Promise(NamedTuple):
+    """Room that an item's questions have."""
+
+    costs: deque[float]
+    """Of those that are not asked yet, USD at the worst."""
+
+
 class Meter:
     """Counts calls and tokens, and holds a limit on either.
 
@@ -63,32 +73,68 @@ class Meter:
             )
         self.model, self.price = model, price
         self.calls = self.read = self.answered = self._open = 0
+        self._promised = self._holders = 0
         self._limit, self._max_calls, self._budget = limit, max_calls, budget
         self._spent = self._set_aside = 0.0
         self._waiting: set[asyncio.Future[None]] = set()
         """For a call to close. No `asyncio.Event`: it belongs to one loop, and each set of questions has its own."""
 
-    async def open(self, messages: Sequence[Message]) -> float:
-        """Before a call: what is set aside for it, USD. Raises `Reached`."""
-        cost = self.price.usd(tokens_of(messages), self._limit) if self.price else 0.0
-        while self._budget is not None and self._spent + self._set_aside + cost > self._budget:
-            if not self._open:
-                raise Reached(f"--budget-usd {self._budget:g} is reached (${self._spent:.4f} spent)")
-            await self._settled()  # answers are mostly shorter than allowed
-        if self._max_calls is not None and self.calls >= self._max_calls:
-            raise Reached(f"--max-calls {self._max_calls} is reached")
+    @asynccontextmanager
+    async def promise(self, questions: Sequence[Sequence[Message]]) -> AsyncIterator[Promise]:
+        """Room for all questions of one item before its first: a limit leaves none half-asked. Raises `Reached`."""
+        costs = deque(self._cost(question) for question in questions)
+        await self._room(len(costs), sum(costs))
+        self._promised += len(costs)
+        self._set_aside += sum(costs)
+        self._holders += 1
+        try:
+            yield Promise(costs)
+        finally:
+            self._holders -= 1
+            self._promised -= len(costs)
+            self._release(sum(costs))
+
+    async def open(self, messages: Sequence[Message], promise: Promise | None = None) -> float:
+        """Before a call: what is set aside for it, USD. Raises `Reached`, but for what was promised."""
+        if promise and promise.costs:
+            cost = promise.costs.popleft()
+            self._promised -= 1
+        else:
+            cost = self._cost(messages)
+            self._holders -= promise is not None  # whoever waits holds nobody up
+            try:
+                await self._room(1, cost)
+            finally:
+                self._holders += promise is not None
+            self._set_aside += cost
         self.calls += 1
         self._open += 1
-        self._set_aside += cost
         return cost
 
     def close(self, set_aside: float, read: int = 0, answered: int = 0) -> None:
         """Behind a call: the tokens it took; none of a failed one."""
         self._open -= 1
-        self._set_aside = self._set_aside - set_aside if self._open else 0.0
         self.read += read
         self.answered += answered
         self._spent += self.price.usd(read, answered) if self.price else 0.0
+        self._release(set_aside)
+
+    def _cost(self, messages: Sequence[Message]) -> float:
+        """Of a call at the worst, USD."""
+        return self.price.usd(tokens_of(messages), self._limit) if self.price else 0.0
+
+    async def _room(self, calls: int, cost: float) -> None:
+        """Wait until the limits allow so much. Raises `Reached` where they never will."""
+        while self._budget is not None and self._spent + self._set_aside + cost > self._budget:
+            if not self._open and not self._holders:
+                raise Reached(f"--budget-usd {self._budget:g} is reached (${self._spent:.4f} spent)")
+            await self._settled()  # answers are mostly shorter than allowed
+        if self._max_calls is not None and self.calls + self._promised + calls > self._max_calls:
+            raise Reached(f"--max-calls {self._max_calls} is reached")
+
+    def _release(self, set_aside: float) -> None:
+        """What was set aside is spent, or was not needed; those who wait look again."""
+        self._set_aside = self._set_aside - set_aside if self._open or self._holders else 0.0
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)

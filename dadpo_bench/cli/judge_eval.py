@@ -138,7 +138,7 @@ def _show_canaries(console: Console, judge: str, report: CanaryReport) -> None:
         f"flip rate: {_percent(report.flip_rate)} (a coin flips half its verdicts)",
         f"verdicts for the response shown first: {_percent(report.first_shown)} (fair: 50 %)",
         f"agrees with `longer`, the null judge: {_percent(report.like_longer)} of decided comparisons",
-        f"unscored: {report.unscored}",
+        f"unscored: {report.unscored}; in one of two orders: {report.half_scored}",
         "usable: every canary loses clearly" if report.usable else "NOT usable: a canary does not lose clearly",
     ]
     for line in lines:

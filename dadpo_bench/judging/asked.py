@@ -31,6 +31,12 @@ def orders_of_matches(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) 
         return said.outcomes([(ours.key, theirs.key) for ours, theirs in matches])
 
 
+def unscored_in(orders: Floats) -> tuple[int, int]:
+    """(pairs, orders) → pairs without any scored order, and those with one of two."""
+    missing = np.isnan(orders).sum(1)
+    return int((missing == orders.shape[1]).sum()), int(((missing > 0) & (missing < orders.shape[1])).sum())
+
+
 def longer(pairs: Sequence[tuple[Response, Response]]) -> Floats:
     """What `longer` says of them."""
     said: Floats = 0.5 + 0.5 * np.sign(np.array([length(a) - length(b) for a, b in pairs]))

@@ -14,7 +14,7 @@ from dadpo_bench import scoring
 from dadpo_bench.canaries import CANARIES
 from dadpo_bench.comparisons import OpenJudge, ask
 from dadpo_bench.errors import UserError
-from dadpo_bench.judging.asked import keep_responses, longer, orders_of_matches
+from dadpo_bench.judging.asked import keep_responses, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.evaluations import CANARY_SET, keep_evaluation
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.scores import DRAWS, SEED
@@ -119,6 +119,10 @@ class CanaryReport(NamedTuple):
     like_longer: float | None
     """Per cent of decided comparisons in which it agrees with `longer`, the null judge."""
     unscored: int
+    half_scored: int
+    """Comparisons with one of two orders scored."""
+    set_key: str
+    """Of the compared responses, by content."""
 
 
 def try_canaries(bench: Bench, judge: OpenJudge, answered: Answered) -> CanaryReport:
@@ -145,7 +149,8 @@ def try_canaries(bench: Bench, judge: OpenJudge, answered: Answered) -> CanaryRe
         scoring.flip_rate(together),
         agreement.first_shown_share(together),
         share.share if share else None,
-        int(np.isnan(together).all(1).sum()),
+        *unscored_in(together),
+        content_key(CANARY_SET, sorted((ours.key, theirs.key) for ours, theirs in everything)),
     )
 
 
@@ -153,7 +158,7 @@ def keep_canaries(bench: Bench, judge: OpenJudge, report: CanaryReport) -> None:
     """Store how the judge did; see `keep_evaluation`."""
     mine = [c for c in report.canaries if c.name != CONTROL]
     values = {**canary_data(report), "passed": sum(c.passed for c in mine)}
-    keep_evaluation(bench, judge, content_key(CANARY_SET), CANARY_SET, values)
+    keep_evaluation(bench, judge, report.set_key, CANARY_SET, values)
 
 
 def canary_data(report: CanaryReport) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from dadpo_bench import scoring
 from dadpo_bench.comparisons import BOTH, Match, OpenJudge, ask
-from dadpo_bench.judging.asked import keep_responses, length, longer, orders_of_matches
+from dadpo_bench.judging.asked import keep_responses, length, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.labelled import LabelledSet
 from dadpo_bench.scoring import agreement
 from dadpo_bench.scoring.outcomes import Floats
@@ -46,6 +46,7 @@ def measure(
     ask(bench, judge, matches, f"{judge.name}: {labelled.name}")
     orders = orders_of_matches(bench, judge, matches)
     verdicts = scoring.prompt_outcomes(orders)
+    missing, half = unscored_in(orders)
     widest = max(len(p.labels) for p in labelled.pairs)
     labels = np.array([[*p.labels, *[np.nan] * (widest - len(p.labels))] for p in labelled.pairs]).T
     pairs = [(p.first, p.second) for p in labelled.pairs]
@@ -57,7 +58,8 @@ def measure(
         "set": labelled.name,
         "format": labelled.format,
         "pairs": len(labelled.pairs),
-        "unscored": int(np.isnan(verdicts).sum()),
+        "unscored": missing,
+        "half_scored": half,
         "agreement": _shown(agree(verdicts, labels)),
         "agreement_without_ties": _shown(agree(verdicts, labels, ties=False)),
         "between_annotators": agreement.between_annotators(labels),

@@ -142,8 +142,9 @@ def test_a_lean_answer_without_model_or_usage_is_read() -> None:
     assert (verdict.outcome, verdict.resolved_model, verdict.tokens) == (Outcome.win, "", 0)
 
 
-def test_a_verdict_before_the_cut_counts() -> None:
-    assert ask(says("[[B]] because", finish="length"))[0].outcome is Outcome.loss
+def test_a_label_in_an_answer_that_was_cut_is_no_verdict() -> None:
+    (verdict,) = ask(says("I first thought [[B]], but", finish="length"))
+    assert (verdict.outcome, verdict.reason) == (Outcome.unscored, "too long")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dadpo_bench.errors import UserError, WorkError
-from dadpo_bench.types import Message, Outcome
+from dadpo_bench.types import JudgeContext, Message, Outcome, Prompt, Reply, Response
 from judges.chat import Chat, ChatConfig
+from judges.chat_score import ChatScore, ChatScoreConfig
 from judges.endpoint import Endpoint, EndpointConfig
 from judges.spending import Price, prices
 from tests.judges.scripted_server import Act, fails, says, serving
@@ -118,3 +120,16 @@ def test_limits_and_prices_decide_no_verdict() -> None:
         return Chat(ChatConfig(model="j", base_url="http://127.0.0.1/v1", **settings), None).identity()  # type: ignore[arg-type]
 
     assert identity() == identity(max_calls=1, usd_per_million=(1, 1), budget_usd=1)
+
+
+def test_a_limit_leaves_no_response_half_rated() -> None:
+    # Two turns each: with room for five calls two responses are asked, and nothing that was paid for is dropped.
+    with serving(says("Rating: [[7]]")) as server:
+        config = ChatScoreConfig(model="judge", base_url=server.url, max_calls=5, concurrency=4)
+        judge = ChatScore(config, JudgeContext(Path, None))
+        prompt = Prompt(id="p", turns=("One?", "Two?"))
+        responses = [Response(prompt=prompt, replies=(Reply(text=f"{n}"), Reply(text="b"))) for n in range(6)]
+        rated: list[float | None] = []
+        with pytest.raises(WorkError, match="--max-calls 5 is reached: 4 of 6 questions"):
+            rated.extend(rating.value for _, rating in judge.rate(responses))
+        assert (rated, len(server.bodies)) == ([7, 7], 4)
