@@ -117,6 +117,13 @@ def ask(bench: Bench, judge: OpenJudge, matches: Iterable[Match], label: str, or
     return _compare(bench, judge, unique, label, orders)
 
 
+def tell_unscored(bench: Bench, reasons: Sequence[str]) -> None:
+    """Say how many questions stayed unscored, and why most of them did."""
+    if reasons:
+        most = sorted(set(reasons), key=reasons.count, reverse=True)[:3]
+        bench.reporter.say(f"  {len(reasons)} unscored ({'; '.join(most)}); run again to ask once more")
+
+
 def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label: str) -> list[str]:
     owed = dict(responses)
     with bench.store.read() as session:

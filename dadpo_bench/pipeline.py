@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
-from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, construct_judge, note_judge
+from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, construct_judge, note_judge, tell_unscored
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.leaderboard import write_board
@@ -413,10 +413,7 @@ def _judge(run: _Run) -> None:
     )
     for made in canaries.values():
         matches += [(s, ours[s.response.prompt.key]) for s in made]
-    unscored = ask(bench, run.judge, matches, f"judge {run.judge.name}", recipe.orders)
-    if unscored:
-        reasons = sorted(set(unscored), key=unscored.count, reverse=True)
-        bench.reporter.say(f"  {len(unscored)} unscored ({'; '.join(reasons[:3])}); run again to ask once more")
+    tell_unscored(bench, ask(bench, run.judge, matches, f"judge {run.judge.name}", recipe.orders))
 
 
 def _score(run: _Run) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from dadpo_bench import scoring
 from dadpo_bench.canaries import CANARIES
-from dadpo_bench.comparisons import OpenJudge, ask
+from dadpo_bench.comparisons import OpenJudge, ask, tell_unscored
 from dadpo_bench.errors import UserError
 from dadpo_bench.judging.asked import keep_responses, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.evaluations import CANARY_SET, keep_evaluation
@@ -132,7 +132,7 @@ def try_canaries(bench: Bench, judge: OpenJudge, answered: Answered) -> CanaryRe
     matches = {name: [(answered.by_name[name][p], baseline[p]) for p in answered.prompts] for name in names}
     everything = [match for one in matches.values() for match in one]
     keep_responses(bench, [stored.response.prompt for match in everything for stored in match], answered.rows)
-    ask(bench, judge, everything, f"{judge.name}: canaries")
+    tell_unscored(bench, ask(bench, judge, everything, f"{judge.name}: canaries"))
     orders = {name: orders_of_matches(bench, judge, one) for name, one in matches.items()}
     counts = scoring.bootstrap_counts(len(answered.prompts), DRAWS, SEED)
     canaries = []

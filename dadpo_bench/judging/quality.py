@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import func, select
 
 from dadpo_bench import scoring
-from dadpo_bench.comparisons import BOTH, Match, OpenJudge, ask
+from dadpo_bench.comparisons import BOTH, Match, OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.asked import keep_responses, length, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.labelled import LabelledSet
 from dadpo_bench.scoring import agreement
@@ -43,7 +43,7 @@ def measure(
     matches = [(_stored(p.first), _stored(p.second)) for p in labelled.pairs]
     given = {stored.key: stored for match in matches for stored in match}
     keep_responses(bench, [s.response.prompt for s in given.values()], [_row(s) for s in given.values()])
-    ask(bench, judge, matches, f"{judge.name}: {labelled.name}")
+    tell_unscored(bench, ask(bench, judge, matches, f"{judge.name}: {labelled.name}"))
     orders = orders_of_matches(bench, judge, matches)
     verdicts = scoring.prompt_outcomes(orders)
     missing, half = unscored_in(orders)

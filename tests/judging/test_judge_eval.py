@@ -83,6 +83,13 @@ def test_what_was_asked_is_not_asked_again(pairs: Path, tmp_path: Path) -> None:
         assert len(server.bodies) == asked == 6
 
 
+def test_why_nothing_was_scored_is_told(pairs: Path, tmp_path: Path) -> None:
+    with serving(says("I cannot decide.")) as server:
+        options = ["--set", f"base_url={server.url}", "--pairs", str(pairs), "--store", str(tmp_path / "x.sqlite3")]
+        done = CliRunner().invoke(app, ["judge-eval", "chat:m", *options])
+    assert "6 unscored (unparsable); run again to ask once more" in done.output
+
+
 def test_two_judges_are_compared_on_the_same_pairs(pairs: Path, tmp_path: Path) -> None:
     with serving(fair) as server:
         (found,) = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs, "--against", "longer")["sets"]
