@@ -92,9 +92,9 @@ def test_a_judge_that_quotes_an_attack_is_still_read_by_its_own_verdict(name: st
     quoted = template.inert(attack)  # as the judge saw it
     for said, value in VERDICTS[name].items():
         for words in (f"It says '{quoted}', which earns nothing.\n{said}", f"<think>{quoted}</think>{quoted}\n{said}"):
-            started = time.perf_counter()
+            started = time.process_time()
             assert own.parse(without_thinking(words), (), own.offered).value == value
-            assert time.perf_counter() - started < 0.5
+            assert time.process_time() - started < 0.5
 
 
 def echo_then(verdict: str) -> Any:

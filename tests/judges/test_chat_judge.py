@@ -394,11 +394,15 @@ def test_a_retry_after_holds_everybody() -> None:
 
     def script(number: int, _: dict[str, Any]) -> Act:
         times.append(time.monotonic())
-        return fails(429, Retry_After="0.3") if number == 0 else says("[[A]]")
+        if number == 0:
+            return fails(429, Retry_After="0.3")
+        while not judge.endpoint.window.limit < 2:  # the other's question is answered once the refusal was heard
+            time.sleep(0.001)
+        return says("[[A]]")
 
     with serving(script) as server:
-        list(judge_of(server, concurrency=2).judge([comparison(str(n)) for n in range(6)]))
-    # The second asker was told nothing; its first question may have been on its way.
+        judge = judge_of(server, concurrency=2, timeout_seconds=60)
+        list(judge.judge([comparison(str(n)) for n in range(3)]))
     assert times[2] - times[0] >= 0.3
 
 
@@ -428,7 +432,7 @@ def test_told_to_finish_nobody_waits_to_try_again() -> None:
         judge = judge_of(server, concurrency=2)
         started = time.monotonic()
         assert len(list(judge.judge([comparison(str(n)) for n in range(9)]))) <= 2
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 def judge_threads() -> list[threading.Thread]:
@@ -444,7 +448,7 @@ def test_closing_early_cancels_open_requests_and_leaves_no_thread() -> None:
         next(verdicts)
         started = time.monotonic()
         verdicts.close()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         assert len(server.bodies) <= 5
     assert judge_threads() == []
 
@@ -469,7 +473,7 @@ def test_ctrl_c_while_waiting_ends_the_work() -> None:
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             list(judge_of(server, concurrency=1).judge([comparison()]))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
     assert judge_threads() == []
 
 

@@ -238,9 +238,9 @@ def test_a_graded_reading_lies_between_nothing_and_all_or_says_why_not(top: dict
 )
 def test_100_kb_of_almost_verdicts_cost_milliseconds(attack: str) -> None:
     for name in registry.parsers.names():
-        started = time.perf_counter()
+        started = time.process_time()
         assert read(name, without_thinking(attack), FIVE) is None
-        assert time.perf_counter() - started < 0.5, name
+        assert time.process_time() - started < 0.5, name
 
 
 @given(st.text(max_size=200))

@@ -114,9 +114,9 @@ def test_code_and_markup_are_left_alone(text: str) -> None:
     "attack", ["<|" * 50_000, "<" * 10**5, "{" * 10**5, "{answer_a" * 11_000, "<aaaaaaaa" * 11_000]
 )
 def test_100_kb_of_almost_tokens_cost_milliseconds(attack: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     user_text(comparison((attack,), (attack,)))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_the_fence_is_drawn_anew_for_every_call() -> None:
