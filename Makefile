@@ -24,7 +24,7 @@ run: $(READY)
 	$(BIN)/dadpo-bench run dadpo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -92,7 +92,7 @@ def serving(latency: float) -> Iterator[str]:
 
 def ours(url: str, count: int, concurrency: int, known: bool = False) -> Any:
     """The judge stage's own function on a fresh store, or on one that holds all the verdicts."""
-    from dadpo_bench.comparisons import ORDERS, ask, note_judge
+    from dadpo_bench.comparisons import BOTH, ask, construct_judge, note_judge
     from dadpo_bench.engine import LocalEngine
     from dadpo_bench.progress import silent
     from dadpo_bench.stages.bench import Bench
@@ -101,8 +101,6 @@ def ours(url: str, count: int, concurrency: int, known: bool = False) -> Any:
     from dadpo_bench.store.judgments import keep_judgments
     from dadpo_bench.store.rows import chunks, save_prompts
     from dadpo_bench.types import JudgeContext, Outcome, Prompt, Reply, Response, Verdict
-    from judges.chat import Chat, ChatConfig
-    from judges.entries import chat
 
     folder = tempfile.TemporaryDirectory()
     bench = Bench(open_store(str(Path(folder.name) / "s.sqlite3")), LocalEngine(), silent())
@@ -130,8 +128,8 @@ def ours(url: str, count: int, concurrency: int, known: bool = False) -> Any:
             for s in pair
         )
         insert_missing(session, schema.Response, rows)
-    config = ChatConfig(model="judge", base_url=url, concurrency=concurrency)
-    judge = note_judge(bench, "chat:judge", chat, Chat(config, JudgeContext(Path, None)))
+    settings = {"model": "judge", "base_url": url, "concurrency": concurrency}
+    judge = note_judge(bench, "chat:judge", *construct_judge("chat", settings, JudgeContext(Path, None)))
 
     if known:
         said = Verdict(outcome=Outcome.win, raw=ANSWER, tokens=620, answer_tokens=20, seconds=0.25)
@@ -139,7 +137,7 @@ def ours(url: str, count: int, concurrency: int, known: bool = False) -> Any:
         for some in chunks(matches):
             pairs = [{"contestant_response": a.key, "baseline_response": b.key} for a, b in some]
             with bench.store.write() as session:
-                keep_judgments(session, schema.Verdict, [{**fields, **p, "order": o} for p in pairs for o in ORDERS])
+                keep_judgments(session, schema.Verdict, [{**fields, **p, "order": o} for p in pairs for o in BOTH])
 
     def work() -> None:
         ask(bench, judge, matches, "judge")

@@ -75,7 +75,7 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
         if values:
             raise UserError(f"judge '{base}' has no settings; leave out {', '.join(sorted(values))}")
         return entry, None
-    config = registry.resolve(entry.config)
+    config = registry.config_class(entry, values)
     try:
         return entry, config.model_validate(values)
     except ValidationError as error:

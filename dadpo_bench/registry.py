@@ -13,10 +13,10 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from dadpo_bench.errors import UserError
-from dadpo_bench.types import Value
+from dadpo_bench.types import JsonObject, Value
 
 
 class Entry(Value):
@@ -28,7 +28,8 @@ class Entry(Value):
     target: str
     """`package.module:attribute` of the thing itself."""
     config: str = ""
-    """`package.module:attribute` of its pydantic config class; empty when it has no settings."""
+    """`package.module:attribute` of its pydantic config class, or of a function from the settings that are given to
+    that class; empty when it has no settings."""
     source: str = ""
     """Paper, data set or program it comes from."""
 
@@ -69,6 +70,10 @@ class JudgeEntry(Entry):
     """True where its numbers are no judgment of preference and must be labelled so."""
 
 
+class BackendEntry(Entry):
+    """Who answers a judge's questions: a model, and the way to it."""
+
+
 class ParserEntry(Entry):
     """How a judge's answer is read."""
 
@@ -98,6 +103,13 @@ def packaged(target: str) -> bytes:
     """The content of `package:file`."""
     package, _, file = target.partition(":")
     return (files(package) / file).read_bytes()
+
+
+def config_class(entry: Entry, values: JsonObject) -> type[BaseModel]:
+    """The config class of an entry that has settings, given some of them."""
+    found = resolve(entry.config)
+    config: type[BaseModel] = found if isinstance(found, type) else found(values)
+    return config
 
 
 class Registry(Generic[E]):
@@ -147,5 +159,6 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 tasks = Registry("tasks", TaskEntry)
 methods = Registry("methods", MethodEntry)
 judges = Registry("judges", JudgeEntry)
+backends = Registry("backends", BackendEntry)
 templates = Registry("templates", TemplateEntry)
 parsers = Registry("parsers", ParserEntry)

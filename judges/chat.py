@@ -1,7 +1,7 @@
-"""A chat model as judge: template + endpoint + verdict parser.
+"""A chat model as judge: template + backend + verdict parser.
 
 Whatever keeps a comparison from being scored is said, never guessed over. What no comparison can outlive
-(a wrong key, a model that is not there, an endpoint that keeps failing) ends the work with one error.
+(a wrong key, a model that is not there, a server that keeps failing) ends the work with one error.
 """
 
 from __future__ import annotations
@@ -11,24 +11,33 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Literal, TypeVar
 
-import openai
-from pydantic import Field
+from pydantic import Field, create_model
 
+from dadpo_bench import registry
 from dadpo_bench.errors import UserError
-from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Message, Outcome, Response, Verdict
-from judges.asking import Asking
-from judges.endpoint import Answer, Endpoint, EndpointConfig, Unanswered
+from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Message, Outcome, Response, Value, Verdict
+from judges.backends import Answer, Ask, Backend, Unanswered
+from judges.backends.asking import Asking
+from judges.backends.spending import Promise
 from judges.parsers import without_thinking
 from judges.sources import load
 from judges.template import Unfit
 from judges.verdicts import Reading, contestants, outcome
 
+C = TypeVar("C", bound="ChatConfig")
+
 VERSION = 2
 """Raise it when a change here, in the parsers or in the filling moves verdicts."""
 
 
-class ChatConfig(EndpointConfig):
-    """Settings of the chat judge. Temperature, token limit and log-probs are the template's where it names any."""
+AGAIN = 2
+"""Times that a question is asked once more whose answer is at fault: empty, refused, unreadable, of another model."""
+
+
+class ChatConfig(Value):
+    """Settings of the chat judge, beside its backend's."""
+
+    backend: str = Field("endpoint", description="Who answers; see `list judges`, and `show judges BACKEND`.")
 
     template: str = Field(
         "pairwise",
@@ -45,14 +54,36 @@ class ChatConfig(EndpointConfig):
         description="Probability that both label tokens must have together, for templates that read log-probs; "
         "under it a comparison stays unscored. Null: as the template says, 0.5 for most.",
     )
+    answered_by: str = Field(
+        "",
+        description="Model name that answers must carry, e.g. gpt-4o-2024-08-06; those of another are asked again, "
+        "then unscored. Empty: any, and a change is reported.",
+    )
+
+
+def config(values: JsonObject) -> type[ChatConfig]:
+    """The settings of the judge `chat` on the backend that `values` name: its own and the backend's in one."""
+    return configured(ChatConfig, values)
+
+
+def configured(own: type[C], values: JsonObject) -> type[C]:
+    """A judge's own settings and its backend's, as one class. Raises `UserError` for an unknown backend."""
+    entry = registry.backends[str(values.get("backend", own.model_fields["backend"].default))]
+    return create_model(own.__name__, __base__=(own, registry.resolve(entry.config)), __doc__=own.__doc__)
 
 
 Item = TypeVar("Item", Comparison, Response)
 Judgment = TypeVar("Judgment")
 
+MISSING, ANOTHER, UNPARSABLE = "missing log-prob", "another model answered", "unparsable"
+_AT_FAULT = ("refused", MISSING, ANOTHER, UNPARSABLE)
+"""Reasons of answers that may be better the next time; the others would be the same."""
+
 
 class ChatJudge(ABC, Generic[Item, Judgment]):
-    """What judges share that ask a chat model: template, endpoint, and the questions in flight.
+    """What judges share that ask a chat model: template, backend, and the questions in flight.
+
+    Temperature, token limit and log-probs are the template's where it names any and the settings do not.
 
     Raises `UserError` at once where the key is missing or the URL, the template or a setting of it is wrong.
     """
@@ -60,7 +91,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
     name: str
     kind: Literal["pairwise", "pointwise"]
 
-    def __init__(self, config: ChatConfig, _context: JudgeContext, *, key: bool = True) -> None:
+    def __init__(self, config: Any, _context: JudgeContext, *, key: bool = True) -> None:
         template = load(config.template, self.kind)
         if config.turns and config.turns not in template.turns:
             raise UserError(
@@ -75,8 +106,8 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         self.config = config.model_copy(update={k: v for k, v in own.items() if k not in config.model_fields_set})
         if template.reads_logprobs and not self.config.top_logprobs:
             raise UserError(f"judge template {config.template} reads log-probs: set top_logprobs to 1 to 20")
-        self.endpoint = Endpoint(self.config, key=key)
-        self._asking = Asking(self.endpoint)
+        self.backend: Backend = registry.backends.load(config.backend)(self.config, key=key)
+        self._asking = Asking(self.backend)
 
     def identity(self) -> JsonObject:
         """What decides a verdict. Retries, time-outs, concurrency, port and key do not."""
@@ -84,7 +115,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
             "judge": self.name,
             "version": VERSION,
             "model": self.config.model,
-            "host": self.endpoint.host,
+            **self.backend.identity(),
             "template": self.template.sha256,
             "temperature": self.config.temperature,
             "max_tokens": self.config.max_tokens,
@@ -95,11 +126,13 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
             identity["fenced"] = False
         if self.template.reads_logprobs:
             identity |= {"top_logprobs": self.config.top_logprobs, "label_mass": self.template.label_mass}
+        if self.config.answered_by:
+            identity["answered_by"] = self.config.answered_by
         return identity
 
     @abstractmethod
-    async def asked(self, client: openai.AsyncOpenAI, item: Item) -> Judgment:
-        """What the model says. Raises as `Endpoint.ask` does."""
+    async def asked(self, ask: Ask, item: Item) -> Judgment:
+        """What the model says. Raises as `Ask` does."""
 
     @abstractmethod
     def unscored(self, reason: str) -> Judgment:
@@ -113,20 +146,46 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
             raise Unanswered(str(unfit)) from None
 
     @abstractmethod
-    def questions(self, item: Item) -> Iterator[list[Message]]:
-        """What an item is asked, question by question. Raises as `fill` does."""
+    def parts(self, item: Item) -> Iterator[Item]:
+        """What an item is asked about, a question each."""
+
+    def questions(self, item: Item) -> list[list[Message]]:
+        """What an item is asked. Raises as `fill` does."""
+        return [self.fill(part) for part in self.parts(item)]
+
+    async def reading(self, ask: Ask, part: Item, promise: Promise | None = None) -> tuple[Reading, list[Answer]]:
+        """What the model says of a part, and its answers: asked anew where one is at fault, `AGAIN` times at most.
+
+        Raises as `Ask` and `fill` do, and `Unanswered` where all answers lack the log-probs that are to be read:
+        that is likely the same for all questions, and ends the work before everything is paid in vain.
+        """
+        answers: list[Answer] = []
+        reading = Reading(None)
+        while len(answers) <= AGAIN and not (answers and self.backend.finishing):
+            answers.append(await ask(self.fill(part), promise))  # the fence's marks are new ones
+            reading = self.read(answers[-1])
+            if reading.value is not None or reading.reason not in _AT_FAULT:
+                break
+        if reading.reason == MISSING:
+            raise Unanswered(MISSING, failure=True)
+        return reading, answers
 
     def read(self, answer: Answer) -> Reading:
-        """What the answer says; nothing where the model refused. Raises `Unanswered` where log-probs are missing."""
+        """What the answer says; nothing where it is at fault."""
+        wanted = self.config.answered_by
+        if wanted and answer.model != wanted:
+            return Reading(None, ANOTHER)
         if answer.refused:
             return Reading(None, "refused")
         if self.template.reads_logprobs and not answer.logprobs:
-            # The endpoint's fault, and likely the same for all: it ends the work before everything is paid in vain.
-            raise Unanswered("missing log-prob", failure=True)
+            return Reading(None, MISSING)
         if answer.cut and self.template.fenced and not self.template.reads_logprobs:
             # Our templates put the verdict last: a label in what was cut is one that it weighed, or quoted.
             return Reading(None, "too long")
-        return self.template.parse(without_thinking(answer.text), answer.logprobs, self.template.offered)
+        reading = self.template.parse(without_thinking(answer.text), answer.logprobs, self.template.offered)
+        if reading.value is None and not reading.reason:
+            return reading._replace(reason="too long" if answer.cut else UNPARSABLE)
+        return reading
 
     def answers(self, items: Sequence[Item]) -> Generator[tuple[int, Judgment], None, None]:
         """Yield (index, judgment) as answers arrive; a consumer that stops early cancels the open requests."""
@@ -141,22 +200,20 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         few = items[:: max(1, len(items) // 100)]
         samples = [question for item in few for question in self._fitting(item)]
         calls = round((count or len(items)) * len(samples) / max(1, len(few)))
-        return self.endpoint.meter.estimate(samples, calls)
+        return self.backend.estimate(samples, calls)
 
     def _fitting(self, item: Item) -> list[list[Message]]:
         """Its questions; none of an item that the template cannot show, which costs nothing."""
         with suppress(Unanswered):
-            return list(self.questions(item))
+            return self.questions(item)
         return []
 
     def bill(self) -> str:
         """What it has cost, in one line."""
-        return self.endpoint.meter.bill()
+        return self.backend.bill()
 
     @classmethod
-    def preview(
-        cls, config: ChatConfig, context: JudgeContext, items: Sequence[Item], count: int
-    ) -> tuple[list[str], str]:
+    def preview(cls, config: Any, context: JudgeContext, items: Sequence[Item], count: int) -> tuple[list[str], str]:
         """Questions about the items as they would be sent, and what `count` like these cost; needs no key."""
         judge = cls(config, context, key=False)
         filled = [question for item in items for question in judge._fitting(item)]
@@ -174,59 +231,50 @@ class Chat(ChatJudge[Comparison, Verdict]):
         """Yield verdicts as answers arrive; a consumer that stops early cancels the open requests.
 
         Identical responses tie without a question. Unscored verdicts carry as reason `unparsable`, `refused`,
-        `too long`, `api error: CLASS [STATUS]`; `missing log-prob` or `label mass M under THRESHOLD` where
-        log-probs are read, whose scored verdicts say `label mass M`; or what the prompt lacks for the template.
+        `another model answered`, `too long`, `api error: CLASS [STATUS]`; `missing log-prob` or `label mass M
+        under THRESHOLD` where log-probs are read, whose scored verdicts say `label mass M`; or what the prompt
+        lacks for the template.
 
         Raises `UserError` where the endpoint answers 401, 403, 404 or an exhausted quota, and `WorkError`
         after `PATIENCE` failures in a row; verdicts yielded before stand.
         """
         return self.answers(comparisons)
 
-    def questions(self, comparison: Comparison) -> Iterator[list[Message]]:
-        """One."""
-        yield self.fill(comparison)
+    def parts(self, comparison: Comparison) -> Iterator[Comparison]:
+        """The whole."""
+        yield comparison
 
     def unscored(self, reason: str) -> Verdict:
         """No verdict, and why."""
         return Verdict(outcome=Outcome.unscored, reason=reason)
 
-    async def asked(self, client: openai.AsyncOpenAI, comparison: Comparison) -> Verdict:
+    async def asked(self, ask: Ask, comparison: Comparison) -> Verdict:
         """One question, and none where both say the same."""
         if _words(comparison.contestant) == _words(comparison.baseline):
             return Verdict(outcome=Outcome.tie, reason="identical")
-        (question,) = self.questions(comparison)
-        answer = await self.endpoint.ask(client, question)
-        reading = self.read(answer)
+        reading, answers = await self.reading(ask, comparison)
         if reading.value is None:
-            verdict, reason = Outcome.unscored, why_unscored(answer, reading)
-            preference = None
-        else:
-            preference = contestants(reading.value, comparison.order)
-            verdict, reason = outcome(preference), "" if reading.mass is None else f"label mass {reading.mass:.4f}"
+            return Verdict(outcome=Outcome.unscored, reason=reading.reason, **kept(answers[-1:], answers))
+        preference = contestants(reading.value, comparison.order)
         return Verdict(
-            outcome=verdict,
+            outcome=outcome(preference),
             preference=preference if self.template.graded else None,
-            reason=reason,
-            **kept([answer]),
+            reason="" if reading.mass is None else f"label mass {reading.mass:.4f}",
+            **kept(answers[-1:], answers),
         )
 
 
-def kept(answers: Sequence[Answer]) -> dict[str, Any]:
-    """What is kept of the answers behind one judgment: the fields of `Asked`, but for the reason."""
+def kept(read: Sequence[Answer], paid: Sequence[Answer]) -> dict[str, Any]:
+    """What is kept behind one judgment: the words of the answers that were read, what all of them took."""
     return {
-        "raw": "\n\n".join(answer.text for answer in answers),
-        "resolved_model": answers[-1].model,
-        "fingerprint": answers[-1].fingerprint,
-        "tokens": sum(answer.tokens for answer in answers),
-        "answer_tokens": sum(answer.answer_tokens for answer in answers),
-        "seconds": sum(answer.seconds for answer in answers),
+        "raw": "\n\n".join(answer.text for answer in read),
+        "resolved_model": read[-1].model,
+        "fingerprint": read[-1].fingerprint,
+        "tokens": sum(answer.tokens for answer in paid),
+        "answer_tokens": sum(answer.answer_tokens for answer in paid),
+        "seconds": sum(answer.seconds for answer in paid),
     }
 
 
 def _words(response: Response) -> list[str]:
     return [reply.text for reply in response.replies]
-
-
-def why_unscored(answer: Answer, reading: Reading) -> str:
-    """The reason that an unscored judgment carries."""
-    return reading.reason or ("too long" if answer.cut else "unparsable")

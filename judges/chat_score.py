@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from statistics import fmean
 
-import openai
 from pydantic import Field
 
-from dadpo_bench.types import Message, Rating, Reply, Response
-from judges.chat import ChatConfig, ChatJudge, kept, why_unscored
-from judges.endpoint import Answer
+from dadpo_bench.types import JsonObject, Rating, Reply, Response
+from judges.backends import Answer, Ask
+from judges.chat import ChatConfig, ChatJudge, configured, kept
 
 
 class ChatScoreConfig(ChatConfig):
-    """Settings of the judge `chat-score`."""
+    """Settings of the judge `chat-score`, beside its backend's."""
 
     template: str = Field(
         "score",
         description="Judge prompt: a registered template, or a file: ….toml, or FastChat's judge_prompts.jsonl.",
     )
+
+
+def config(values: JsonObject) -> type[ChatScoreConfig]:
+    """The settings of the judge `chat-score` on the backend that `values` name."""
+    return configured(ChatScoreConfig, values)
 
 
 class ChatScore(ChatJudge[Response, Rating]):
@@ -35,35 +39,36 @@ class ChatScore(ChatJudge[Response, Rating]):
         """
         return self.answers(responses)
 
-    def questions(self, response: Response) -> Iterator[list[Message]]:
-        """One for each turn that counts."""
+    def parts(self, response: Response) -> Iterator[Response]:
+        """The conversation up to each turn that counts."""
         whole = len(response.replies)
         for turn in [whole] if self.turns == "last" else range(1, whole + 1):
-            yield self.fill(_upto(response, turn))
+            yield _upto(response, turn)
 
     def unscored(self, reason: str) -> Rating:
         """No rating, and why."""
         return Rating(value=None, reason=reason)
 
-    async def asked(self, client: openai.AsyncOpenAI, response: Response) -> Rating:
+    async def asked(self, ask: Ask, response: Response) -> Rating:
         """The questions of one response, one after another."""
         values: list[float] = []
-        answers: list[Answer] = []
+        read: list[Answer] = []
+        paid: list[Answer] = []
         reason = ""
-        questions = list(self.questions(response))
-        async with self.endpoint.meter.promise(questions) as promise:
-            for question in questions:
-                answers.append(await self.endpoint.ask(client, question, promise))
-                reading = self.read(answers[-1])
+        async with self.backend.promise(self.questions(response)) as promise:
+            for part in self.parts(response):
+                reading, answers = await self.reading(ask, part, promise)
+                read.append(answers[-1])
+                paid += answers
                 if reading.value is None:
-                    reason = why_unscored(answers[-1], reading)
+                    reason = reading.reason
                     break
                 values.append(reading.value)
         return Rating(
             value=None if reason else fmean(values),
             by_turn=() if reason or self.turns == "last" else tuple(values),
             reason=reason,
-            **kept(answers),
+            **kept(read, paid),
         )
 
 

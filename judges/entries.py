@@ -1,6 +1,6 @@
-"""The judges, templates and parsers this package registers: light entries, what they point to is imported when used."""
+"""What this package registers: judges, and the parts of chat judges; what entries point to is imported when used."""
 
-from dadpo_bench.registry import JudgeEntry, ParserEntry, TemplateEntry
+from dadpo_bench.registry import BackendEntry, JudgeEntry, ParserEntry, TemplateEntry
 
 pmi = JudgeEntry(
     name="pmi",
@@ -34,9 +34,9 @@ longer = JudgeEntry(
 
 chat = JudgeEntry(
     name="chat",
-    summary="a chat model behind any OpenAI-compatible endpoint compares the two responses",
+    summary="a chat model compares the two responses",
     target="judges.chat:Chat",
-    config="judges.chat:ChatConfig",
+    config="judges.chat:config",
     source="Zheng et al. 2023 (arXiv 2306.05685)",
     kind="pairwise",
     argument="model",
@@ -44,12 +44,19 @@ chat = JudgeEntry(
 
 chat_score = JudgeEntry(
     name="chat-score",
-    summary="a chat model behind any OpenAI-compatible endpoint rates each turn of one response from 1 to 10",
+    summary="a chat model rates each turn of one response from 1 to 10",
     target="judges.chat_score:ChatScore",
-    config="judges.chat_score:ChatScoreConfig",
+    config="judges.chat_score:config",
     source="Zheng et al. 2023 (arXiv 2306.05685)",
     kind="pointwise",
     argument="model",
+)
+
+endpoint = BackendEntry(
+    name="endpoint",
+    summary="any OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, llama.cpp, transformers serve",
+    target="judges.backends.endpoint:Endpoint",
+    config="judges.backends.endpoint:EndpointConfig",
 )
 
 pairwise = TemplateEntry(

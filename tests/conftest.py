@@ -14,8 +14,8 @@ import torch
 
 from tests.tiny import build_tiny_model
 
-# Two cores serve many small processes here; spinning threads only slow each other down.
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Few cores serve many small processes here; spinning threads only slow each other down.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -21,7 +21,7 @@ def points(monkeypatch: pytest.MonkeyPatch, **targets: str) -> Registry[MethodEn
     return Registry("methods", MethodEntry)
 
 
-@pytest.mark.parametrize("found", [registry.methods, registry.judges, registry.tasks], ids=lambda r: r.kind)
+@pytest.mark.parametrize("found", [registry.methods, registry.judges, registry.backends, registry.tasks], ids=lambda r: r.kind)
 def test_every_entry_of_ours_is_found_and_can_be_loaded(found: Registry[registry.Entry]) -> None:
     assert found.names() == sorted(found.names()) != []
     for entry in found:
@@ -29,7 +29,7 @@ def test_every_entry_of_ours_is_found_and_can_be_loaded(found: Registry[registry
         assert "\n" not in entry.summary
         assert found.load(entry.name) is not None
         if entry.config:
-            assert all(field.description for field in registry.resolve(entry.config).model_fields.values())
+            assert all(field.description for field in registry.config_class(entry, {}).model_fields.values())
 
 
 def test_an_entry_is_read_without_importing_its_target(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,9 @@ class Kind(StrEnum):
 _REGISTRIES: dict[Kind, tuple[registry.Registry[Any], ...]] = {
     Kind.tasks: (registry.tasks,),
     Kind.methods: (registry.methods,),
-    Kind.judges: (registry.judges, registry.templates, registry.parsers),
+    Kind.judges: (registry.judges, registry.backends, registry.templates, registry.parsers),
 }
-"""A judge that asks a chat model is made of a template and a parser too."""
+"""A judge that asks a chat model is made of a backend, a template and a parser."""
 
 
 def _recipes() -> Iterable[dict[str, str]]:
@@ -43,7 +43,7 @@ def _recipes() -> Iterable[dict[str, str]]:
 
 
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: JsonOption = False) -> None:
-    """List what is registered: tasks, methods, recipes, or judges with the templates and parsers they are made of.
+    """List what is registered: tasks, methods, recipes, or judges with the parts they are made of.
 
     Example: dadpo-bench list methods
     """
@@ -98,7 +98,7 @@ def show(
         return
     first, *_ = registries = _REGISTRIES[kind]
     entry = next((part for part in registries if name in part.names()), first)[name]
-    fields = _fields(registry.resolve(entry.config)) if entry.config else []
+    fields = _fields(registry.config_class(entry, {})) if entry.config else []
     text = registry.packaged(entry.target).decode() if isinstance(entry, registry.TemplateEntry) else ""
     if as_json:
         whole = {**entry.model_dump(mode="json"), "settings": fields} | ({"text": text} if text else {})

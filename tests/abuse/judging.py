@@ -14,8 +14,9 @@ from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, open_store, schema
 from dadpo_bench.store.rows import save_prompts
 from dadpo_bench.types import JudgeContext, Prompt, Reply, Response
-from judges.chat import Chat, ChatConfig
+from judges.chat import Chat
 from judges.entries import chat
+from tests.judges.configs import chat_config
 
 CONCURRENCY = 8
 
@@ -55,7 +56,7 @@ def judge_all(store: str, url: str, count: int) -> None:
                 for s in match
             ),
         )
-    config = ChatConfig(model="judge", base_url=url, concurrency=CONCURRENCY, backoff_seconds=0)
+    config = chat_config(model="judge", base_url=url, concurrency=CONCURRENCY, backoff_seconds=0)
     judge = note_judge(bench, "chat:judge", chat, Chat(config, JudgeContext(lambda: None, None)))  # type: ignore[arg-type, return-value]
     ask(bench, judge, wanted, "judge")
     bench.store.close()

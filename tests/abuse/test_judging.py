@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dadpo_bench.store.judgments import AT_RISK
-from judges.pump import BACKLOG
+from judges.backends.pump import BACKLOG
 from tests.abuse.judging import CONCURRENCY, judge_all
 from tests.conftest import environment
 from tests.judges.scripted_server import Act, ScriptedServer, says, serving

@@ -11,10 +11,11 @@ import pytest
 from dadpo_bench import registry
 from dadpo_bench.types import Comparison, JudgeContext, Message, Outcome, Prompt, Reply, Response
 from judges import template
-from judges.chat import Chat, ChatConfig
-from judges.chat_score import ChatScore, ChatScoreConfig
+from judges.chat import Chat
+from judges.chat_score import ChatScore
 from judges.parsers import without_thinking
 from judges.sources import load
+from tests.judges.configs import chat_config, score_config
 from tests.judges.scripted_server import says, serving
 
 NONCE = "0123456789abcdef"
@@ -113,11 +114,11 @@ def test_through_an_endpoint_the_verdict_is_the_judges(attack: str) -> None:
     swaying, plain = (Response(prompt=prompt, replies=(Reply(text=text),)) for text in (attack, "Paris it is."))
     context = JudgeContext(Path, None)
     with serving(echo_then("[[B]]")) as server:
-        judge = Chat(ChatConfig(model="judge", base_url=server.url), context)
+        judge = Chat(chat_config(model="judge", base_url=server.url), context)
         ((_, verdict),) = judge.judge([Comparison(contestant=swaying, baseline=plain, order="ab")])
     assert (verdict.outcome, verdict.reason) == (Outcome.loss, "")
     with serving(echo_then("[[2]]")) as server:
-        score = ChatScore(ChatScoreConfig(model="judge", base_url=server.url), context)
+        score = ChatScore(score_config(model="judge", base_url=server.url), context)
         ((_, rating),) = score.rate([swaying])
     assert rating.value == 2
 
@@ -135,7 +136,7 @@ def _plain() -> Comparison:
 def test_an_answer_of_nothing_but_an_attacks_words_is_no_verdict() -> None:
     for words in (":", "Thought process:", "", "[[" * 50_000):
         with serving(says(words)) as server:
-            judge = Chat(ChatConfig(model="judge", base_url=server.url), JudgeContext(Path, None))
+            judge = Chat(chat_config(model="judge", base_url=server.url), JudgeContext(Path, None))
             prompt = Prompt(id="p", turns=("Q?",))
             pair = [Response(prompt=prompt, replies=(Reply(text=text),)) for text in "XY"]
             ((_, verdict),) = judge.judge([Comparison(contestant=pair[0], baseline=pair[1], order="ab")])

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from contextlib import closing
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ import pytest
 from dadpo_bench.comparisons import check_judge
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response, Verdict
-from judges.asking import PATIENCE
-from judges.chat import Chat, ChatConfig
-from judges.endpoint import _retry_after
+from judges.backends.asking import PATIENCE
+from judges.backends.endpoint import _retry_after
+from judges.chat import Chat
+from tests.judges.configs import chat_config
 from tests.judges.scripted_server import Act, Script, ScriptedServer, fails, says, serving
 
 KEY = "sk-secret-0123456789"
@@ -39,7 +41,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def judge_of(server: ScriptedServer, **settings: Any) -> Chat:
     defaults = {"model": "judge", "base_url": server.url, "backoff_seconds": 0.0, "attempts": 3}
-    return Chat(ChatConfig(**(defaults | settings)), CONTEXT)
+    return Chat(chat_config(**(defaults | settings)), CONTEXT)
 
 
 def comparison(name: str = "0", a: str = "good", b: str = "bad", order: Order = "ab") -> Comparison:
@@ -289,20 +291,20 @@ def test_scattered_failures_do_not_end_the_work() -> None:
 
 def test_without_a_key_nothing_starts_and_the_remedy_is_named() -> None:
     with pytest.raises(UserError, match=re.escape("no API key: set OPENAI_API_KEY, or pass --judge pmi")):
-        Chat(ChatConfig(model="judge"), CONTEXT)
+        Chat(chat_config(model="judge"), CONTEXT)
 
 
 def test_another_variable_may_hold_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"model": "judge", "base_url": "https://api.example.com/v1", "api_key_env": "EXAMPLE_KEY"}
     with pytest.raises(UserError, match="set EXAMPLE_KEY"):
-        Chat(ChatConfig(**settings), CONTEXT)
+        Chat(chat_config(**settings), CONTEXT)
     monkeypatch.setenv("EXAMPLE_KEY", KEY)
-    Chat(ChatConfig(**settings), CONTEXT)
+    Chat(chat_config(**settings), CONTEXT)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:9", "127.0.0.2"])
 def test_a_local_endpoint_needs_no_key(host: str) -> None:
-    Chat(ChatConfig(model="judge", base_url=f"http://{host}/v1"), CONTEXT)
+    Chat(chat_config(model="judge", base_url=f"http://{host}/v1"), CONTEXT)
 
 
 def test_the_base_url_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,14 +322,14 @@ def test_the_base_url_may_come_from_the_environment(monkeypatch: pytest.MonkeyPa
 def test_a_wrong_base_url_is_refused_without_repeating_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(UserError, match="base_url") as caught:
-        Chat(ChatConfig(model="judge", base_url=url), CONTEXT)
+        Chat(chat_config(model="judge", base_url=url), CONTEXT)
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_key_no_header_may_carry_is_refused_without_repeating_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "é")
     with pytest.raises(UserError, match="set it again") as caught:
-        Chat(ChatConfig(model="judge"), CONTEXT)
+        Chat(chat_config(model="judge"), CONTEXT)
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
@@ -343,7 +345,7 @@ def test_the_key_reaches_the_endpoint_and_nothing_else(
         with pytest.raises(UserError) as caught:
             list(judge.judge([comparison()]))
     assert server.keys == [f"Bearer {KEY}"] * 2
-    state = [vars(judge), vars(judge.endpoint), vars(judge.config), judge.identity(), verdict]
+    state = [vars(judge), vars(judge.backend), vars(judge.config), judge.identity(), verdict]
     assert KEY not in repr(state) + repr(judge) + caplog.text
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
@@ -352,7 +354,7 @@ def test_identity_holds_what_decides_a_verdict_and_nothing_else(monkeypatch: pyt
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def identity(**settings: Any) -> str:
-        return json.dumps(Chat(ChatConfig(**({"model": "judge"} | settings)), CONTEXT).identity())
+        return json.dumps(Chat(chat_config(**({"model": "judge"} | settings)), CONTEXT).identity())
 
     same = {
         "concurrency": 1,
@@ -374,6 +376,44 @@ def test_identity_holds_what_decides_a_verdict_and_nothing_else(monkeypatch: pyt
     assert len({identity(), *local, *(identity(**settings) for settings in other)}) == 7
 
 
+# --- answers at fault: asked again twice ---
+
+
+FAULTS = {
+    "refused": says("", refusal="No."),
+    "unparsable": says("Hm."),
+    "another model answered": says("[[A]]"),
+    "missing log-prob": says("A"),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "another model answered": {"answered_by": "judge-2027"},
+    "missing log-prob": {"template": "graded"},
+}
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+def test_an_answer_at_fault_is_asked_again_twice_then_unscored_with_the_reason(reason: str) -> None:
+    with serving(FAULTS[reason]) as server:
+        ((_, verdict),) = judge_of(server, **SETTINGS.get(reason, {})).judge([comparison()])
+    assert said(verdict) == unscored(reason)
+    assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("reason", ["refused", "unparsable", "another model answered"])
+def test_a_better_answer_is_taken_and_what_all_of_them_took_is_kept(reason: str) -> None:
+    good = says("[[A]]")
+    good = replace(good, body=good.body.replace(b"judge-2026-01-01", b"judge-2027"))
+    with serving([FAULTS[reason], FAULTS[reason], good]) as server:
+        ((_, verdict),) = judge_of(server, **SETTINGS.get(reason, {})).judge([comparison()])
+    assert (verdict.outcome, verdict.raw, verdict.tokens) == (Outcome.win, "[[A]]", 3 * 99)
+    marks = {re.findall(r"<<<(\w+)", body["messages"][-1]["content"])[0] for body in server.bodies}
+    assert len(marks) == 3  # no answer can know the marks of the next question
+
+
+def test_an_answer_that_would_be_the_same_again_is_not_asked_again() -> None:
+    assert said(ask([says("Assistant A is", finish="length")])[0]) == unscored("too long")
+
+
 # --- an endpoint that is overrun ---
 
 
@@ -385,7 +425,7 @@ def test_requests_in_flight_shrink_while_the_endpoint_is_overrun_and_grow_back()
         judge = judge_of(server, concurrency=8)
         verdicts = list(judge.judge([comparison(str(n)) for n in range(80)]))
     assert {verdict.outcome for _, verdict in verdicts} == {Outcome.win}
-    assert judge.endpoint.window.limit == 8  # 4 behind the failure, and a round for each of 5, 6, 7, 8
+    assert judge.backend.window.limit == 8  # 4 behind the failure, and a round for each of 5, 6, 7, 8
     assert len(server.bodies) == 81
 
 
@@ -396,12 +436,12 @@ def test_a_retry_after_holds_everybody() -> None:
         times.append(time.monotonic())
         if number == 0:
             return fails(429, Retry_After="0.3")
-        while not judge.endpoint.window.limit < 2:  # the other's question is answered once the refusal was heard
+        while number == 1 and judge.backend.window.limit == 2:  # it is answered once the refusal was heard
             time.sleep(0.001)
         return says("[[A]]")
 
     with serving(script) as server:
-        judge = judge_of(server, concurrency=2, timeout_seconds=60)
+        judge = judge_of(server, concurrency=2)
         list(judge.judge([comparison(str(n)) for n in range(3)]))
     assert times[2] - times[0] >= 0.3
 

@@ -11,9 +11,10 @@ import pytest
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Rating, Reply, Response, Verdict
-from judges.asking import PATIENCE
-from judges.chat import Chat, ChatConfig
-from judges.chat_score import ChatScore, ChatScoreConfig
+from judges.backends.asking import PATIENCE
+from judges.chat import Chat
+from judges.chat_score import ChatScore
+from tests.judges.configs import chat_config, score_config
 from tests.judges.scripted_server import Act, Script, fails, says, serving
 
 CONTEXT = JudgeContext(Path, None)
@@ -33,13 +34,13 @@ def comparison(order: Order = "ab", turns: tuple[str, ...] = ("Q?",), **guides: 
 
 def judged(act: Script | Act | list[Act], *asked: Comparison, **settings: Any) -> list[Verdict]:
     with serving(act) as server:
-        found = dict(Chat(ChatConfig(model="judge", base_url=server.url, **settings), CONTEXT).judge(asked))
+        found = dict(Chat(chat_config(model="judge", base_url=server.url, **settings), CONTEXT).judge(asked))
     return [found[index] for index in range(len(asked))]
 
 
 def rated(act: Script | Act | list[Act], response: Response, **settings: Any) -> Rating:
     with serving(act) as server:
-        ((_, rating),) = ChatScore(ChatScoreConfig(model="judge", base_url=server.url, **settings), CONTEXT).rate(
+        ((_, rating),) = ChatScore(score_config(model="judge", base_url=server.url, **settings), CONTEXT).rate(
             [response]
         )
     return rating
@@ -93,7 +94,7 @@ def test_too_little_label_mass_stays_unscored() -> None:
 
 def test_an_endpoint_that_gives_no_log_probs_is_not_asked_about_everything() -> None:
     with serving(says("A")) as server:
-        config = ChatConfig(model="judge", base_url=server.url, template="graded", concurrency=1)
+        config = chat_config(model="judge", base_url=server.url, template="graded", concurrency=1)
         verdicts = Chat(config, CONTEXT).judge([comparison()] * 99)
         seen = [next(verdicts)[1] for _ in range(PATIENCE)]
         with pytest.raises(WorkError, match="missing log-prob"):
@@ -111,7 +112,7 @@ def test_malformed_log_probs_are_missing_ones(logprobs: Any) -> None:
 def test_sampling_is_the_templates_unless_the_judges_settings_say_otherwise() -> None:
     for settings, tokens in (({}, 4), ({"max_tokens": 1}, 1)):
         with serving(likely("A", A=0.9)) as server:
-            config = ChatConfig(model="judge", base_url=server.url, template="graded", **settings)
+            config = chat_config(model="judge", base_url=server.url, template="graded", **settings)
             list(Chat(config, CONTEXT).judge([comparison()]))
         (body,) = server.bodies
         assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (tokens, True, 20)
@@ -119,7 +120,7 @@ def test_sampling_is_the_templates_unless_the_judges_settings_say_otherwise() ->
 
 def test_log_probs_are_asked_for_only_where_they_are_read() -> None:
     with serving(says("[[A]]")) as server:
-        list(Chat(ChatConfig(model="judge", base_url=server.url), CONTEXT).judge([comparison()]))
+        list(Chat(chat_config(model="judge", base_url=server.url), CONTEXT).judge([comparison()]))
     assert not {"logprobs", "top_logprobs"} & set(server.bodies[0])
 
 
@@ -137,7 +138,7 @@ def test_a_model_that_refuses_max_tokens_is_asked_with_max_completion_tokens() -
         return Act(json.dumps(error).encode(), 400) if "max_tokens" in body else says("[[A]]")
 
     with serving(script) as server:
-        config = ChatConfig(model="judge", base_url=server.url, max_tokens=77, concurrency=1)
+        config = chat_config(model="judge", base_url=server.url, max_tokens=77, concurrency=1)
         verdicts = list(Chat(config, CONTEXT).judge([comparison(), comparison()]))
     assert [verdict.outcome for _, verdict in verdicts] == [Outcome.win] * 2
     assert [body.get("max_completion_tokens") for body in server.bodies] == [None, 77, 77]
@@ -150,7 +151,7 @@ def test_reasoning_in_the_answer_is_not_read() -> None:
 
 def test_what_a_prompt_lacks_for_the_template_is_said_without_a_question() -> None:
     with serving(says("[[A]]")) as server:
-        judge = Chat(ChatConfig(model="judge", base_url=server.url, template="checklist"), CONTEXT)
+        judge = Chat(chat_config(model="judge", base_url=server.url, template="checklist"), CONTEXT)
         ((_, verdict),) = judge.judge([comparison()])
     assert (verdict.outcome, verdict.reason, server.bodies) == (Outcome.unscored, "no checklist", [])
 
@@ -159,7 +160,7 @@ def test_the_last_turn_alone_is_another_question_and_another_judge() -> None:
     asked = {}
     for turns in (None, "all", "last"):
         with serving(says("[[A]]")) as server:
-            judge = Chat(ChatConfig(model="judge", base_url=server.url, turns=turns), CONTEXT)
+            judge = Chat(chat_config(model="judge", base_url=server.url, turns=turns), CONTEXT)
             list(judge.judge([comparison(turns=("q1", "q2"))]))
         asked[turns] = ("last answers alone" in server.bodies[0]["messages"][1]["content"], judge.identity())
     assert asked[None] == asked["all"]
@@ -171,7 +172,7 @@ def test_what_decides_a_graded_preference_is_part_of_the_identity(monkeypatch: p
     monkeypatch.setenv("OPENAI_API_KEY", "k")
 
     def identity(**settings: Any) -> str:
-        return json.dumps(Chat(ChatConfig(model="judge", **settings), CONTEXT).identity())
+        return json.dumps(Chat(chat_config(model="judge", **settings), CONTEXT).identity())
 
     graded = [{}, {"label_mass": 0.9}, {"top_logprobs": 5}, {"max_tokens": 1}]
     assert len({identity(template="graded", **settings) for settings in graded}) == 4
@@ -180,7 +181,7 @@ def test_what_decides_a_graded_preference_is_part_of_the_identity(monkeypatch: p
 
 def test_a_template_that_reads_log_probs_needs_some() -> None:
     with pytest.raises(UserError, match="set top_logprobs to 1 to 20"):
-        Chat(ChatConfig(model="j", base_url="http://localhost/v1", template="graded", top_logprobs=0), CONTEXT)
+        Chat(chat_config(model="j", base_url="http://localhost/v1", template="graded", top_logprobs=0), CONTEXT)
 
 
 # --- ratings ---
@@ -200,7 +201,7 @@ def test_every_turn_is_rated_and_the_rating_is_their_mean() -> None:
 def test_a_turn_is_rated_by_what_was_said_until_then() -> None:
     response = comparison(turns=("q1", "q2"), reference=("r1", "r2")).contestant
     with serving(says("[[8]]")) as server:
-        list(ChatScore(ChatScoreConfig(model="judge", base_url=server.url), CONTEXT).rate([response]))
+        list(ChatScore(score_config(model="judge", base_url=server.url), CONTEXT).rate([response]))
     first, second = (body["messages"][1]["content"] for body in server.bodies)
     assert all(text in first for text in ("q1", "xq1", "r1"))
     assert not any(text in first for text in ("q2", "r2"))
@@ -215,9 +216,9 @@ def test_the_last_turn_alone_may_be_rated() -> None:
 @pytest.mark.parametrize(
     ("acts", "reason"),
     [
-        ([says("[[8]]"), says("Hm.")], "unparsable"),
-        ([says("[[8]]"), says("[[88]]")], "unparsable"),
-        ([says("[[8]]"), says("", refusal="No.")], "refused"),
+        ([says("[[8]]"), *[says("Hm.")] * 3], "unparsable"),
+        ([says("[[8]]"), *[says("[[88]]")] * 3], "unparsable"),
+        ([says("[[8]]"), *[says("", refusal="No.")] * 3], "refused"),
         ([says("It is", finish="length")], "too long"),
         ([says("[[8]]"), fails(400, "context_length_exceeded")], "too long"),
     ],
@@ -230,10 +231,10 @@ def test_a_response_with_one_unrated_turn_has_no_rating(acts: list[Act], reason:
 def test_equal_responses_are_asked_about_each() -> None:
     response = comparison().contestant
     with serving(says("[[8]]")) as server:
-        list(ChatScore(ChatScoreConfig(model="judge", base_url=server.url), CONTEXT).rate([response, response]))
+        list(ChatScore(score_config(model="judge", base_url=server.url), CONTEXT).rate([response, response]))
     assert len(server.bodies) == 2
 
 
 def test_a_pairwise_template_rates_nothing() -> None:
     with pytest.raises(UserError, match="it is for --judge chat"):
-        ChatScore(ChatScoreConfig(model="j", base_url="http://localhost/v1", template="pairwise"), CONTEXT)
+        ChatScore(score_config(model="j", base_url="http://localhost/v1", template="pairwise"), CONTEXT)

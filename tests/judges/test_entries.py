@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dadpo_bench.registry import JudgeEntry, resolve
+from dadpo_bench.registry import JudgeEntry, config_class, judges, resolve
 from dadpo_bench.types import JudgeContext, Prompt, Rating, Reply, Response
 from judges import entries
 
-ENTRIES = [entries.pmi, entries.gptscore, entries.longer, entries.chat, entries.chat_score]
+ENTRIES = list(judges)
 
 
 def test_importing_the_entries_imports_nothing_heavy() -> None:
@@ -26,7 +26,7 @@ def test_entries_point_to_what_they_say(entry: JudgeEntry) -> None:
     assert judge.__doc__
     assert hasattr(judge, "judge" if entry.kind == "pairwise" else "rate")
     if entry.config:
-        config = resolve(entry.config)
+        config = config_class(entry, {})
         assert all(field.description for field in config.model_fields.values())
         assert not entry.argument or entry.argument in config.model_fields
         assert config.model_config["frozen"]

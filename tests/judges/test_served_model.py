@@ -18,7 +18,8 @@ import pytest
 from dadpo_bench.errors import UserError
 from dadpo_bench.models.embedded import embedded_teacher
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response
-from judges.chat import Chat, ChatConfig
+from judges.chat import Chat
+from tests.judges.configs import chat_config
 
 COMMAND = Path(sys.executable).with_name("transformers")
 pytestmark = pytest.mark.slow
@@ -81,7 +82,7 @@ def test_both_orders_of_two_prompts_come_back_with_a_verdict_or_a_reason(
         for order in get_args(Order)
     ]
     judge = Chat(
-        ChatConfig(model=model, base_url=url, max_tokens=48, concurrency=2), JudgeContext(lambda: Path(model), None)
+        chat_config(model=model, base_url=url, max_tokens=48, concurrency=2), JudgeContext(lambda: Path(model), None)
     )
     verdicts = dict(judge.judge(comparisons))
     assert sorted(verdicts) == [0, 1, 2, 3]

@@ -9,10 +9,11 @@ import pytest
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import JudgeContext, Message, Outcome, Prompt, Reply, Response
-from judges.chat import Chat, ChatConfig
-from judges.chat_score import ChatScore, ChatScoreConfig
-from judges.endpoint import Endpoint, EndpointConfig
-from judges.spending import Price, prices
+from judges.backends.endpoint import Endpoint, EndpointConfig
+from judges.backends.spending import Price, prices
+from judges.chat import Chat
+from judges.chat_score import ChatScore
+from tests.judges.configs import chat_config, score_config
 from tests.judges.scripted_server import Act, fails, says, serving
 from tests.judges.test_chat_judge import comparison, environment, judge_of  # noqa: F401  a fixture
 
@@ -77,7 +78,7 @@ def test_a_budget_holds_over_several_sets_of_questions() -> None:
         judge = judge_of(server, usd_per_million=(1.0, 1.0), budget_usd=0.025, max_tokens=10_000, concurrency=8)
         for _ in range(2):
             assert len(list(judge.judge([comparison(str(n)) for n in range(9)]))) == 9
-    assert judge.endpoint.meter.calls == 18
+    assert judge.backend.meter.calls == 18
 
 
 def test_a_budget_needs_a_price() -> None:
@@ -111,13 +112,13 @@ def test_an_endpoint_that_counts_no_tokens_is_billed_by_characters() -> None:
     with serving(Act(b'{"choices": [{"message": {"content": "[[A]]"}}]}')) as server:
         judge = judge_of(server)
         list(judge.judge([comparison()]))
-    assert judge.endpoint.meter.read > 100
-    assert judge.endpoint.meter.answered == 1
+    assert judge.backend.meter.read > 100
+    assert judge.backend.meter.answered == 1
 
 
 def test_limits_and_prices_decide_no_verdict() -> None:
     def identity(**settings: Any) -> Any:
-        return Chat(ChatConfig(model="j", base_url="http://127.0.0.1/v1", **settings), None).identity()  # type: ignore[arg-type]
+        return Chat(chat_config(model="j", base_url="http://127.0.0.1/v1", **settings), None).identity()  # type: ignore[arg-type]
 
     assert identity() == identity(max_calls=1, usd_per_million=(1, 1), budget_usd=1)
 
@@ -125,7 +126,7 @@ def test_limits_and_prices_decide_no_verdict() -> None:
 def test_a_limit_leaves_no_response_half_rated() -> None:
     # Two turns each: with room for five calls two responses are asked, and nothing that was paid for is dropped.
     with serving(says("Rating: [[7]]")) as server:
-        config = ChatScoreConfig(model="judge", base_url=server.url, max_calls=5, concurrency=4)
+        config = score_config(model="judge", base_url=server.url, max_calls=5, concurrency=4)
         judge = ChatScore(config, JudgeContext(Path, None))
         prompt = Prompt(id="p", turns=("One?", "Two?"))
         responses = [Response(prompt=prompt, replies=(Reply(text=f"{n}"), Reply(text="b"))) for n in range(6)]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from judges.window import Ticket, Window
+from judges.backends.window import Ticket, Window
 
 
 class Clock:

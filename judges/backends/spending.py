@@ -39,7 +39,7 @@ class Price(Value):
 @cache
 def prices() -> Mapping[str, Price]:
     """By the model's name at OpenAI's own endpoint: `prices.toml`."""
-    table = tomllib.loads((files("judges") / "prices.toml").read_text())
+    table = tomllib.loads((files("judges.backends") / "prices.toml").read_text())
     return {name: Price.model_validate(row) for name, row in table["models"].items()}
 
 

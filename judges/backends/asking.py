@@ -1,4 +1,4 @@
-"""Many questions to one endpoint at once: who takes the next one, and when to stop."""
+"""Many questions to one backend at once: who takes the next one, and when to stop."""
 
 from __future__ import annotations
 
@@ -7,32 +7,30 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-import openai
-
 from dadpo_bench.errors import WorkError
-from judges.endpoint import Endpoint, Unanswered
-from judges.pump import Emit, iterate
-from judges.spending import Reached
+from judges.backends import Ask, Backend, Unanswered
+from judges.backends.pump import Emit, iterate
+from judges.backends.spending import Reached
 
 Question = TypeVar("Question")
 Said = TypeVar("Said")
 
 PATIENCE = 8
-"""Questions in a row that may fail by the endpoint's fault, all attempts spent, before the work ends."""
+"""Questions in a row that may fail by the backend's fault, all attempts spent, before the work ends."""
 
 
 class Asking:
-    """Asks an endpoint, at most its `concurrency` questions at a time."""
+    """Asks a backend, at most its `askers` questions at a time."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._askers: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def all(
         self,
         questions: Sequence[Question],
-        answer: Callable[[openai.AsyncOpenAI, Question], Awaitable[Said]],
+        answer: Callable[[Ask, Question], Awaitable[Said]],
         unanswered: Callable[[str], Said],
     ) -> Generator[tuple[int, Said], None, None]:
         """Yield what was said as it arrives, `unanswered` of the reason where nothing was.
@@ -48,14 +46,14 @@ class Asking:
             failures = said_of = 0
             reached = ""
 
-            async def asker(client: openai.AsyncOpenAI) -> None:
+            async def asker(ask: Ask) -> None:
                 nonlocal failures, said_of, reached
-                while not (self._endpoint.finishing or reached):
+                while not (self._backend.finishing or reached):
                     index, question = next(owed, (-1, None))
                     if question is None:
                         return
                     try:
-                        said = await answer(client, question)
+                        said = await answer(ask, question)
                         failures = 0
                     except Reached as limit:
                         reached = str(limit)
@@ -66,29 +64,29 @@ class Asking:
                         if failures >= PATIENCE:
                             await emit((index, said))
                             raise WorkError(
-                                f"judge endpoint {self._endpoint.host} failed {failures} comparisons in a row, "
+                                f"judge {self._backend.name} failed {failures} comparisons in a row, "
                                 f"last with '{why.reason}': check the server, then run the same command again"
                             ) from None
                     said_of += 1
                     await emit((index, said))
 
             try:
-                async with self._endpoint.client() as client, asyncio.TaskGroup() as group:
-                    for _ in range(self._endpoint.config.concurrency):
-                        self._askers.append(group.create_task(asker(client)))
+                async with self._backend.opened() as ask, asyncio.TaskGroup() as group:
+                    for _ in range(min(self._backend.askers, len(questions))):
+                        self._askers.append(group.create_task(asker(ask)))
             except ExceptionGroup as several:
                 raise several.exceptions[0] from None
-            if reached and not self._endpoint.finishing:
+            if reached and not self._backend.finishing:
                 raise WorkError(
                     f"{reached}: {len(questions) - said_of:,} of {len(questions):,} questions to "
-                    f"{self._endpoint.config.model} are owed; raise the limit and run the same command again"
+                    f"{self._backend.config.model} are owed; raise the limit and run the same command again"
                 )
 
         return iterate(work)
 
     def finish(self) -> None:
         """Ask nothing more; what is in flight is still answered and yielded. Any thread may call it."""
-        self._endpoint.finishing = True
+        self._backend.finishing = True
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: nothing is in flight
                 self._loop.call_soon_threadsafe(self._dismiss)
@@ -96,5 +94,5 @@ class Asking:
     def _dismiss(self) -> None:
         """Those who wait for their turn, or to try again, would wait for nothing."""
         for asker in self._askers:
-            if asker not in self._endpoint.in_flight:
+            if asker not in self._backend.in_flight:
                 asker.cancel()

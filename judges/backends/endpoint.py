@@ -12,10 +12,11 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import httpx2
@@ -30,10 +31,11 @@ from tenacity import (
 )
 
 from dadpo_bench.errors import UserError
-from dadpo_bench.types import Message, Value
-from judges.spending import CHARACTERS, Meter, Price, Promise, prices, tokens_of
+from dadpo_bench.types import JsonObject, Message
+from judges.backends import Answer, Ask, Backend, BackendConfig, Unanswered
+from judges.backends.spending import CHARACTERS, Meter, Price, Promise, prices, tokens_of
+from judges.backends.window import Window
 from judges.verdicts import Token
-from judges.window import Window
 
 T = TypeVar("T")
 
@@ -59,12 +61,9 @@ _REFUSED_SETTINGS = {
 """What to do where a model takes none, as reasoning models do."""
 
 
-class EndpointConfig(Value):
+class EndpointConfig(BackendConfig):
     """Which model to ask, where and how. Only model, temperature and token limit decide what it answers."""
 
-    model: str = Field(
-        min_length=1, description="Model name as the endpoint knows it. Source: the endpoint's GET /models."
-    )
     base_url: str = Field(
         "", description="URL of the API up to and with /v1. Empty: $OPENAI_BASE_URL, else OpenAI's own."
     )
@@ -74,21 +73,6 @@ class EndpointConfig(Value):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="NAME of the environment variable that holds the API key, never the key itself. "
         "A local endpoint needs none.",
-    )
-    temperature: float | None = Field(
-        0.0,
-        ge=0,
-        description="Softmax temperature; 0 is greedy. Null sends none, for models that refuse it.",
-    )
-    max_tokens: int = Field(
-        1024, ge=1, description="Limit on the judge's answer, tokens; a model's hidden reasoning counts too."
-    )
-    top_logprobs: int = Field(
-        0,
-        ge=0,
-        le=20,
-        description="Likeliest tokens whose log-probs are asked for at each place of the answer, for templates that "
-        "read them; 0 asks for none.",
     )
     concurrency: int = Field(
         8,
@@ -107,7 +91,7 @@ class EndpointConfig(Value):
     )
     usd_per_million: tuple[float, float] | None = Field(
         None,
-        description="Price of a million tokens read and answered, USD. Null: as judges/prices.toml says of OpenAI's.",
+        description="Price of a million tokens read and answered, USD. Null: OpenAI's own, as prices.toml has it.",
     )
     backoff_seconds: float = Field(
         1.0,
@@ -116,43 +100,15 @@ class EndpointConfig(Value):
     )
 
 
-class Answer(NamedTuple):
-    """What came back."""
-
-    text: str
-    refused: bool
-    """A refusal, a content filter, or no words at all."""
-    cut: bool
-    """The token limit ended it."""
-    model: str
-    """The model the endpoint says answered."""
-    fingerprint: str
-    """Which build of it, where the endpoint says so."""
-    tokens: int
-    """Prompt and answer together, as the endpoint counts them; 0 where it does not."""
-    answer_tokens: int
-    """Of the answer alone."""
-    seconds: float
-    """Of the attempt that succeeded."""
-    logprobs: tuple[Token, ...] = ()
-    """The answer's tokens, where their log-probs were asked for and given."""
-
-
-class Unanswered(Exception):
-    """One question has no answer; `reason` is what an unscored verdict says."""
-
-    def __init__(self, reason: str, *, failure: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.failure = failure
-        """Whether it is the endpoint's fault and not the question's."""
-
-
-class Endpoint:
+class Endpoint(Backend):
     """A chat endpoint. Raises `UserError` at once for a bad URL, a missing key (where it is to be asked) or price."""
 
+    config: EndpointConfig
+
     def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:
+        super().__init__()
         self.config = config
+        self.askers = config.concurrency
         self._url = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         self._parts = _checked(self._url)
         self._official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
@@ -162,15 +118,38 @@ class Endpoint:
             self._key()
         self.window = Window(config.concurrency)
         """How many requests may be in flight; a new one for every client."""
-        self.in_flight: set[asyncio.Task[Any] | None] = set()
-        """Tasks whose question is with the server at this moment."""
-        self.finishing = False
-        """Set by whoever wants no further attempts."""
 
     @property
     def host(self) -> str:
         """The server's name, which may decide the answer; `local` for this machine, whatever the port."""
         return "local" if _is_local(self._parts.hostname or "") else str(self._parts.hostname)
+
+    @property
+    def name(self) -> str:
+        """By its host."""
+        return f"endpoint {self.host}"
+
+    def identity(self) -> JsonObject:
+        """The host. Retries, time-outs, concurrency, port and key decide nothing."""
+        return {"host": self.host}
+
+    def promise(self, questions: Sequence[Sequence[Message]]) -> AbstractAsyncContextManager[Promise]:
+        """By the meter."""
+        return self.meter.promise(questions)
+
+    def estimate(self, samples: Sequence[Sequence[Message]], count: int) -> str:
+        """Calls, tokens and USD."""
+        return self.meter.estimate(samples, count)
+
+    def bill(self) -> str:
+        """Calls, tokens and USD."""
+        return self.meter.bill()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Ask]:
+        """With a client of its own."""
+        async with self.client() as client:
+            yield partial(self.ask, client)
 
     def _meter(self) -> Meter:
         config = self.config
