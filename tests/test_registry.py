@@ -21,7 +21,9 @@ def points(monkeypatch: pytest.MonkeyPatch, **targets: str) -> Registry[MethodEn
     return Registry("methods", MethodEntry)
 
 
-@pytest.mark.parametrize("found", [registry.methods, registry.judges, registry.backends, registry.tasks], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "found", [registry.methods, registry.judges, registry.backends, registry.tasks], ids=lambda r: r.kind
+)
 def test_every_entry_of_ours_is_found_and_can_be_loaded(found: Registry[registry.Entry]) -> None:
     assert found.names() == sorted(found.names()) != []
     for entry in found:

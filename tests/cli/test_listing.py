@@ -55,7 +55,12 @@ def test_judges_are_listed_with_their_templates_and_parsers() -> None:
     rows = json.loads(show("list", "judges", "--json").stdout)
     assert list(dict.fromkeys(row["part"] for row in rows)) == ["judge", "backend", "template", "parser"]
     named = {(row["part"], row["name"]) for row in rows}
-    assert {("judge", "chat-score"), ("backend", "endpoint"), ("template", "five-level"), ("parser", "last-label")} <= named
+    assert {
+        ("judge", "chat-score"),
+        ("backend", "endpoint"),
+        ("template", "five-level"),
+        ("parser", "last-label"),
+    } <= named
     text = show("list", "judges").stdout
     assert text.index("chat-score") < text.index("five-level") < text.index("last-label")
     assert "[[number]]" in text
