@@ -92,8 +92,8 @@ def serving(latency: float) -> Iterator[str]:
 
 def ours(url: str, count: int, concurrency: int, known: bool = False) -> Any:
     """The judge stage's own function on a fresh store, or on one that holds all the verdicts."""
-    from dadpo_bench.comparisons import BOTH, ask, construct_judge, note_judge
     from dadpo_bench.engine import LocalEngine
+    from dadpo_bench.judging.comparisons import BOTH, ask, construct_judge, note_judge
     from dadpo_bench.progress import silent
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.stages.responses import Stored

@@ -22,8 +22,8 @@ from rich.table import Table
 from sqlalchemy import select
 
 from dadpo_bench import registry
-from dadpo_bench.comparisons import OpenJudge, ask, construct_judge, note_judge
 from dadpo_bench.engine import LocalEngine
+from dadpo_bench.judging.comparisons import OpenJudge, ask, construct_judge, note_judge
 from dadpo_bench.models import frozen, training
 from dadpo_bench.pipeline import SHARED_SEED
 from dadpo_bench.progress import Reporter

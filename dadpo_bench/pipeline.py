@@ -14,9 +14,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
-from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, construct_judge, note_judge, tell_unscored
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.judging.comparisons import (
+    Match,
+    OpenJudge,
+    ask,
+    check_judge,
+    construct_judge,
+    note_judge,
+    tell_unscored,
+)
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import find, frozen, tokenizer_key, training
 from dadpo_bench.models.loading import identity

@@ -63,9 +63,9 @@ def judge_eval(
     recipe = load_recipe(DEFAULT, [f"judge_settings.{change}" for change in changes or []], judge)
     if (against or retest) and not pairs:
         raise UserError("--against and --retest go with --pairs")
-    from dadpo_bench.comparisons import construct_judge, note_judge
     from dadpo_bench.engine import LocalEngine
     from dadpo_bench.judging.canary_trial import canary_answers, canary_data, keep_canaries, try_canaries
+    from dadpo_bench.judging.comparisons import construct_judge, note_judge
     from dadpo_bench.judging.evaluations import keep_evaluation
     from dadpo_bench.judging.labelled import read_pairs
     from dadpo_bench.judging.quality import measure

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dadpo_bench.canaries import CANARIES
-from dadpo_bench.comparisons import check_judge
+from dadpo_bench.judging.canaries import CANARIES
+from dadpo_bench.judging.comparisons import check_judge
 from dadpo_bench.models import find
 from dadpo_bench.pipeline import Plan
 from dadpo_bench.planning.workload import CHARACTERS, FILLED

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dadpo_bench.comparisons import Match, OpenJudge
+from dadpo_bench.judging.comparisons import Match, OpenJudge
 from dadpo_bench.judging.judgments import Judgments
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.stages.bench import Bench

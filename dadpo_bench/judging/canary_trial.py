@@ -11,10 +11,10 @@ import numpy as np
 from sqlalchemy import select
 
 from dadpo_bench import scoring
-from dadpo_bench.canaries import CANARIES
-from dadpo_bench.comparisons import OpenJudge, ask, tell_unscored
 from dadpo_bench.errors import UserError
 from dadpo_bench.judging.asked import keep_responses, longer, orders_of_matches, unscored_in
+from dadpo_bench.judging.canaries import CANARIES
+from dadpo_bench.judging.comparisons import OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.evaluations import CANARY_SET, keep_evaluation
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.scores import DRAWS, SEED

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from dadpo_bench.comparisons import OpenJudge
+from dadpo_bench.judging.comparisons import OpenJudge
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import schema
 from dadpo_bench.types import JsonObject

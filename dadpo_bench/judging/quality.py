@@ -15,8 +15,8 @@ import numpy as np
 from sqlalchemy import func, select
 
 from dadpo_bench import scoring
-from dadpo_bench.comparisons import BOTH, Match, OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.asked import keep_responses, length, longer, orders_of_matches, unscored_in
+from dadpo_bench.judging.comparisons import BOTH, Match, OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.labelled import LabelledSet
 from dadpo_bench.scoring import agreement
 from dadpo_bench.scoring.outcomes import Floats

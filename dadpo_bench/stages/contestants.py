@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from dadpo_bench.canaries import CANARIES
+from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.recipe import essence
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored

@@ -6,8 +6,8 @@ They are forked from here, as those of `dying.py`. A process ends with 130 where
 import os
 import sys
 
-from dadpo_bench.comparisons import Match, ask, note_judge
 from dadpo_bench.engine import LocalEngine
+from dadpo_bench.judging.comparisons import Match, ask, note_judge
 from dadpo_bench.progress import silent
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored

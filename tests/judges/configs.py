@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dadpo_bench.comparisons import check_judge
+from dadpo_bench.judging.comparisons import check_judge
 
 
 def chat_config(**settings: Any) -> Any:

@@ -19,8 +19,8 @@ from typing import Any
 import openai
 import pytest
 
-from dadpo_bench.comparisons import check_judge
 from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.judging.comparisons import check_judge
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response, Verdict
 from judges.backends.asking import PATIENCE
 from judges.backends.endpoint import _retry_after

@@ -8,7 +8,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
-from dadpo_bench.comparisons import orders_of
+from dadpo_bench.judging.comparisons import orders_of
 from dadpo_bench.judging.judgments import Judgments
 from dadpo_bench.leaderboard import render
 from dadpo_bench.store import open_store, schema

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dadpo_bench.canaries import CANARIES
+from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.types import Prompt, Reply, Response
 
 
