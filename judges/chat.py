@@ -208,6 +208,10 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
             return self.questions(item)
         return []
 
+    def usd(self, read: float, answered: float) -> float | None:
+        """What so many tokens cost; None where no price is known."""
+        return self.backend.usd(read, answered)
+
     def bill(self) -> str:
         """What it has cost, in one line."""
         return self.backend.bill()

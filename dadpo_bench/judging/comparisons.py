@@ -69,7 +69,7 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
     values = dict(settings)
     if colon:
         if not entry.argument:
-            raise UserError(f"judge '{base}' takes no argument; write --judge {base}")
+            raise UserError(f"judge '{base}' takes no argument; write {base}")
         values[entry.argument] = argument
     if not entry.config:
         if values:
@@ -80,9 +80,7 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
         return entry, config.model_validate(values)
     except ValidationError as error:
         if entry.argument and entry.argument not in values:
-            raise UserError(
-                f"judge '{base}' needs its {entry.argument}: --judge {base}:{entry.argument.upper()}"
-            ) from error
+            raise UserError(f"judge '{base}' needs its {entry.argument}: {base}:{entry.argument.upper()}") from error
         raise UserError(explain(error, f"judge {base}", list(config.model_fields))) from error
 
 

@@ -71,7 +71,7 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadpo", "--set", "teacher.model.name=x"], "'model' has no settings of its own"),
         (["run", "dadpo", "--judge", "longer", "--set", "judge=longer", "--set", "judge_settings.x=1"], "no settings"),
         (["run", "dadpo", "--judge", "chat:"], "judge chat.model"),
-        (["run", "dadpo", "--judge", "chat"], "needs its model: --judge chat:MODEL"),
+        (["run", "dadpo", "--judge", "chat"], "needs its model: chat:MODEL"),
         (["run", "dadpo", "--set", "methods={sft: {method: sft}, ../x: {method: dpo}}"], "pattern"),
         (["run", "dadpo", "--set", "methods.teacher.method=dpo"], "'teacher' is the name of a model"),
         (["run", "dadpo", "--set", "methods.sft.learning_rate=.inf"], "finite number"),
