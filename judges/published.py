@@ -194,13 +194,16 @@ def installed_evaluator(name: str) -> Path:
 
 
 def alpaca_eval(directory: Path) -> Read:
-    """An evaluator's directory: `configs.yaml` and the ChatML prompt it names, in its own or a sister directory."""
+    """An evaluator's directory: `configs.yaml` and the ChatML prompt it names, in its own or a sister directory.
+
+    Of several evaluators in one file the directory's name chooses.
+    """
     content = (directory / "configs.yaml").read_bytes()
     configs = yaml.safe_load(content)
     if not isinstance(configs, dict) or not configs:
         raise ValueError("its configs.yaml names no evaluator")
     if len(configs) > 1 and directory.name not in configs:
-        raise ValueError(f"its configs.yaml names {len(configs)} evaluators: keep one of them")
+        raise ValueError(f"its configs.yaml names {len(configs)} evaluators: name the directory after one of them")
     config = configs[directory.name] if directory.name in configs else next(iter(configs.values()))
     kwargs = config.get("completions_kwargs", {})
     if config.get("batch_size", 1) != 1:
@@ -217,7 +220,7 @@ def alpaca_eval(directory: Path) -> Read:
         "bodies": (_chatml(text.decode()),),
         "sampling": {name: kwargs[name] for name in ("temperature", "max_tokens", "top_logprobs") if name in kwargs},
         "fenced": False,
-    }, [content, text]
+    }, [content, text, *([directory.name.encode()] if len(configs) > 1 else [])]
 
 
 def _chatml(text: str) -> Body:
