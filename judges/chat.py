@@ -213,6 +213,20 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         return self.backend.bill()
 
     @classmethod
+    def unfit(cls, config: Any, context: JudgeContext, items: Sequence[Item]) -> list[str]:
+        """Of each item why it would not be asked about, empty where it would; needs no key."""
+        judge = cls(config, context, key=False)
+
+        def reason(item: Item) -> str:
+            try:
+                judge.questions(item)
+            except Unanswered as unanswered:
+                return unanswered.reason
+            return ""
+
+        return [reason(item) for item in items]
+
+    @classmethod
     def preview(cls, config: Any, context: JudgeContext, items: Sequence[Item], count: int) -> tuple[list[str], str]:
         """Questions about the items as they would be sent, and what `count` like these cost; needs no key."""
         judge = cls(config, context, key=False)
