@@ -42,7 +42,8 @@ class ChatConfig(Value):
     template: str = Field(
         "pairwise",
         description="Judge prompt: a registered template, or a file: ….toml, FastChat's judge_prompts.jsonl, an "
-        "Arena-Hard ….yaml, an AlpacaEval evaluator's directory, or alpaca_eval:EVALUATOR of the installed package.",
+        "Arena-Hard ….yaml, an AlpacaEval evaluator's directory, or alpaca_eval:EVALUATOR of the installed package; "
+        "of open judge models prometheus_eval:RUBRIC of the installed package, Selene's ….yaml, or a card's README.md.",
     )
     turns: Literal["all", "last"] | None = Field(
         None, description="Turns of a conversation that count: all, or the last alone. Null: as the template says."
