@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,12 +23,12 @@ _SHOWN = 2
 def show_questions(console: Console, plan: Plan) -> None:
     """Two prompts as they would be sent, placeholders for the responses, and the estimate; needs no key.
 
-    Nothing for a judge that cannot tell.
+    Of prompts that would not be asked about, how many and why. Nothing for a judge that cannot tell.
     """
     recipe = plan.recipe
     entry, config = check_judge(recipe.judge, recipe.judge_settings)
-    preview = getattr(judges.load(entry.name), "preview", None)
-    if preview is None:
+    judge = judges.load(entry.name)
+    if not hasattr(judge, "preview"):
         return
     context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -46,10 +47,14 @@ def show_questions(console: Console, plan: Plan) -> None:
         return asked if pairwise else [comparison.contestant for comparison in asked]
 
     few = prompts[:: max(1, len(prompts) // 100)]
-    shown, _ = preview(config, context, items(few[:_SHOWN], 0), count)
-    _, cost = preview(config, context, items(few, length), count)
+    reasons = judge.unfit(config, context, items(prompts, 0))
+    fitting = [prompt for prompt, reason in zip(prompts, reasons, strict=True) if not reason]
+    shown, _ = judge.preview(config, context, items(fitting[:_SHOWN], 0), count)
+    _, cost = judge.preview(config, context, items(few, length), count)
     for number, text in enumerate(shown, start=1):
         say(f"\n--- question {number} to {recipe.judge} ---\n{text}")
+    for reason, number in Counter(filter(None, reasons)).most_common():
+        say(f"\njudge: {number} of {len(prompts)} prompts stay unscored: {reason}")
     say(f"\njudge, if nothing is stored: {cost}")
 
 
