@@ -99,7 +99,7 @@ def ours(url: str, count: int, concurrency: int, known: bool = False) -> Any:
     from dadpo_bench.stages.responses import Stored
     from dadpo_bench.store import insert_missing, open_store, schema
     from dadpo_bench.store.judgments import keep_judgments
-    from dadpo_bench.store.rows import chunks, save_prompts
+    from dadpo_bench.store.rows import chunks, response_row, save_prompts
     from dadpo_bench.types import JudgeContext, Outcome, Prompt, Reply, Response, Verdict
 
     folder = tempfile.TemporaryDirectory()
@@ -115,18 +115,7 @@ def ours(url: str, count: int, concurrency: int, known: bool = False) -> Any:
         )
     with bench.store.write() as session:
         save_prompts(session, [pair[0].response.prompt for pair in matches])
-        rows = (
-            {
-                "key": s.key,
-                "batch_key": "b",
-                "model_key": "m",
-                "prompt_key": s.response.prompt.key,
-                "sampling": {},
-                "replies": [reply.model_dump(mode="json") for reply in s.response.replies],
-            }
-            for pair in matches
-            for s in pair
-        )
+        rows = [response_row(*stored, "m", "b") for pair in matches for stored in pair]
         insert_missing(session, schema.Response, rows)
     settings = {"model": "judge", "base_url": url, "concurrency": concurrency}
     judge = note_judge(bench, "chat:judge", *construct_judge("chat", settings, JudgeContext(Path, None)))

@@ -23,6 +23,7 @@ from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import schema
+from dadpo_bench.store.rows import response_row
 from dadpo_bench.types import Comparison, JsonObject, Outcome, Response, content_key
 
 _GIVEN = "given"
@@ -42,7 +43,8 @@ def measure(
     """How a judge does on labelled pairs: agreement, biases, cost. `retest` pairs are asked once more, unstored."""
     matches = [(_stored(p.first), _stored(p.second)) for p in labelled.pairs]
     given = {stored.key: stored for match in matches for stored in match}
-    keep_responses(bench, [s.response.prompt for s in given.values()], [_row(s) for s in given.values()])
+    rows = [response_row(*stored, _GIVEN, content_key(_GIVEN)) for stored in given.values()]
+    keep_responses(bench, [stored.response.prompt for stored in given.values()], rows)
     tell_unscored(bench, ask(bench, judge, matches, f"{judge.name}: {labelled.name}"))
     orders = orders_of_matches(bench, judge, matches)
     verdicts = scoring.prompt_outcomes(orders)
@@ -94,18 +96,6 @@ def measure(
 def _stored(response: Response) -> Stored:
     texts = [reply.text for reply in response.replies]
     return Stored(content_key(_GIVEN, response.prompt.key, texts), response)
-
-
-def _row(stored: Stored) -> dict[str, Any]:
-    """Of a response that no model of this store gave."""
-    return {
-        "key": stored.key,
-        "batch_key": content_key(_GIVEN),
-        "model_key": _GIVEN,
-        "prompt_key": stored.response.prompt.key,
-        "sampling": {},
-        "replies": [reply.model_dump(mode="json") for reply in stored.response.replies],
-    }
 
 
 def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str, Any]:

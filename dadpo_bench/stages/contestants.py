@@ -12,7 +12,7 @@ from dadpo_bench.recipe import essence
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
-from dadpo_bench.store.rows import to_response
+from dadpo_bench.store.rows import response_row, to_response
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Prompt, content_key
 
@@ -85,22 +85,9 @@ def enter_canaries(
         made[name] = [
             Stored(content_key(model_key, r.prompt.key, [reply.text for reply in r.replies]), r) for r in responses
         ]
+        rows = [response_row(*s, model_key, content_key(model_key)) for s in made[name]]
         with bench.store.write() as session:
-            insert_missing(
-                session,
-                schema.Response,
-                (
-                    {
-                        "key": s.key,
-                        "batch_key": content_key(model_key),
-                        "model_key": model_key,
-                        "prompt_key": s.response.prompt.key,
-                        "sampling": {},
-                        "replies": [reply.model_dump(mode="json") for reply in s.response.replies],
-                    }
-                    for s in made[name]
-                ),
-            )
+            insert_missing(session, schema.Response, rows)
         key = enter(bench, protocol_key, name, "canary", seed, {}, model_key)
         answer(bench, key, task, made[name])
     return made

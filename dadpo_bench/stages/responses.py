@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dadpo_bench.models import SAMPLER_VERSION, batches, chat_tokenizer, frozen, load_model, respond
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, known_responses, schema
-from dadpo_bench.store.rows import save_prompts, to_response
+from dadpo_bench.store.rows import response_row, save_prompts, to_response
 from dadpo_bench.types import Prompt, Response, Sampling, content_key
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A response with its key in the store."""
 
     key: str
     response: Response
 
 
-@dataclass(frozen=True)
-class _Batch:
+class _Batch(NamedTuple):
     key: str
     prompts: tuple[Prompt, ...]
 
@@ -35,8 +33,8 @@ def collect_responses(
     plan = [_batch(model, group, sampling, seed) for group in batches(prompts, sampling.batch_size)]
     by_prompt = {p.key: p for p in prompts}
     with bench.store.read() as session:
-        rows = known_responses(session, [b.key for b in plan])
-        found = {row.prompt_key: Stored(row.key, to_response(row, by_prompt[row.prompt_key])) for row in rows}
+        known = known_responses(session, [b.key for b in plan])
+        found = {row.prompt_key: Stored(row.key, to_response(row, by_prompt[row.prompt_key])) for row in known}
     owed = [b for b in plan if any(p.key not in found for p in b.prompts)]
 
     def make() -> _Responder:
@@ -49,7 +47,8 @@ def collect_responses(
             stored = [Stored(content_key(batch.key, r.prompt.key), r) for r in replies]
             with bench.store.write() as session:
                 save_prompts(session, batch.prompts)
-                insert_missing(session, schema.Response, [_row(s, batch, model, sampling) for s in stored])
+                rows = [response_row(*s, model.key, batch.key, sampling) for s in stored]
+                insert_missing(session, schema.Response, rows)
             found.update({s.response.prompt.key: s for s in stored})
             bar.advance(len(stored))
     return [found[p.key] for p in prompts]
@@ -65,17 +64,6 @@ def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, see
     keys = [p.key for p in prompts]
     key = content_key("batch", SAMPLER_VERSION, model.key, model.chat_template, keys, sampling, seed, str(frozen()))
     return _Batch(key, tuple(prompts))
-
-
-def _row(stored: Stored, batch: _Batch, model: LocalModel, sampling: Sampling) -> dict[str, object]:
-    return {
-        "key": stored.key,
-        "batch_key": batch.key,
-        "model_key": model.key,
-        "prompt_key": stored.response.prompt.key,
-        "sampling": sampling.model_dump(mode="json"),
-        "replies": [reply.model_dump(mode="json") for reply in stored.response.replies],
-    }
 
 
 class _Responder:

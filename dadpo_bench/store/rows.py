@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench.store import schema
 from dadpo_bench.tasks import Task
-from dadpo_bench.types import Prompt, Reply, Response
+from dadpo_bench.types import Prompt, Reply, Response, Sampling
 
 T = TypeVar("T")
 _CHUNK = 500
@@ -64,6 +64,20 @@ def known_responses(session: Session, batch_keys: Sequence[str]) -> list[schema.
     for chunk in chunks(batch_keys):
         found += session.scalars(select(schema.Response).where(schema.Response.batch_key.in_(chunk)))
     return found
+
+
+def response_row(
+    key: str, response: Response, model_key: str, batch_key: str, sampling: Sampling | None = None
+) -> dict[str, Any]:
+    """How a response is stored; without `sampling` where no model drew it."""
+    return {
+        "key": key,
+        "batch_key": batch_key,
+        "model_key": model_key,
+        "prompt_key": response.prompt.key,
+        "sampling": sampling.model_dump(mode="json") if sampling else {},
+        "replies": [reply.model_dump(mode="json") for reply in response.replies],
+    }
 
 
 def to_prompt(row: schema.Prompt, id: str = "", category: str = "") -> Prompt:

@@ -12,7 +12,7 @@ from dadpo_bench.progress import silent
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, open_store, schema
-from dadpo_bench.store.rows import save_prompts
+from dadpo_bench.store.rows import response_row, save_prompts
 from dadpo_bench.types import JudgeContext, Prompt, Reply, Response
 from judges.chat import Chat
 from judges.entries import chat
@@ -40,22 +40,8 @@ def judge_all(store: str, url: str, count: int) -> None:
     wanted = matches(count)
     with bench.store.write() as session:
         save_prompts(session, [ours.response.prompt for ours, _ in wanted])
-        insert_missing(
-            session,
-            schema.Response,
-            (
-                {
-                    "key": s.key,
-                    "batch_key": "b",
-                    "model_key": "m",
-                    "prompt_key": s.response.prompt.key,
-                    "sampling": {},
-                    "replies": [reply.model_dump(mode="json") for reply in s.response.replies],
-                }
-                for match in wanted
-                for s in match
-            ),
-        )
+        rows = [response_row(*stored, "m", "b") for match in wanted for stored in match]
+        insert_missing(session, schema.Response, rows)
     config = chat_config(model="judge", base_url=url, concurrency=CONCURRENCY, backoff_seconds=0)
     judge = note_judge(bench, "chat:judge", chat, Chat(config, JudgeContext(lambda: None, None)))  # type: ignore[arg-type, return-value]
     ask(bench, judge, wanted, "judge")
