@@ -59,6 +59,13 @@ endpoint = BackendEntry(
     config="judges.backends.endpoint:EndpointConfig",
 )
 
+local = BackendEntry(
+    name="local",
+    summary="a Hugging Face chat model in this process, in batches: a directory, a hub id or the embedded model",
+    target="judges.backends.local:Local",
+    config="judges.backends.local:LocalConfig",
+)
+
 pairwise = TemplateEntry(
     name="pairwise",
     summary="reasons, then one of three labels; with the reference answer where the prompt has one",

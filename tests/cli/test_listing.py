@@ -58,6 +58,7 @@ def test_judges_are_listed_with_their_templates_and_parsers() -> None:
     assert {
         ("judge", "chat-score"),
         ("backend", "endpoint"),
+        ("backend", "local"),
         ("template", "five-level"),
         ("parser", "last-label"),
     } <= named
