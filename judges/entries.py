@@ -32,6 +32,16 @@ longer = JudgeEntry(
     proxy=True,
 )
 
+reward = JudgeEntry(
+    name="reward",
+    summary="a reward model on this machine rates the whole conversation",
+    target="judges.reward:Reward",
+    config="judges.reward:RewardConfig",
+    source="as used with Skywork-Reward-V2: Liu et al. 2025 (arXiv 2507.01352)",
+    kind="pointwise",
+    argument="model",
+)
+
 chat = JudgeEntry(
     name="chat",
     summary="a chat model compares the two responses",
@@ -57,6 +67,13 @@ endpoint = BackendEntry(
     summary="any OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, llama.cpp, transformers serve",
     target="judges.backends.endpoint:Endpoint",
     config="judges.backends.endpoint:EndpointConfig",
+)
+
+local = BackendEntry(
+    name="local",
+    summary="a Hugging Face chat model in this process, in batches: a directory, a hub id or the embedded model",
+    target="judges.backends.local:Local",
+    config="judges.backends.local:LocalConfig",
 )
 
 pairwise = TemplateEntry(

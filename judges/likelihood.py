@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from dadpo_bench.errors import UserError
-from dadpo_bench.models.chat import ChatTokenizer
-from dadpo_bench.models.loading import find, load_model, load_tokenizer, weights_key
+from dadpo_bench.models.loading import find
 from dadpo_bench.models.logprobs import SCORER_VERSION, token_scores
 from dadpo_bench.models.precision import frozen
 from dadpo_bench.models.stream import Branching
 from dadpo_bench.types import JsonObject, JudgeContext, Message, Rating, Response, Value
+from judges.scoring_model import ScoringModel
 
 VERSION = 1
 """Raise it when a change here moves ratings."""
@@ -73,16 +72,18 @@ class _Likelihood(ABC):
 
     def __init__(self, config: LikelihoodConfig, context: JudgeContext) -> None:
         self._config = config
-        self._context = context
+        self._scoring = (
+            ScoringModel(partial(find, config.model))
+            if config.model
+            else ScoringModel(context.teacher, context.teacher_chat_template)
+        )
 
     def identity(self) -> JsonObject:
         """What decides a rating. Raises `UserError` where the scoring model cannot be found."""
         return {
             "judge": self.name,
             "version": f"{VERSION}.{SCORER_VERSION}",
-            "scoring_model": weights_key(self._directory),
-            "chat_template": self._chat_template,
-            "precision": str(frozen()),
+            **self._scoring.identity(),
             **self._config.model_dump(exclude={"model"}),
         }
 
@@ -106,35 +107,22 @@ class _Likelihood(ABC):
         """The rating of a response of which no token counts."""
 
     @cached_property
-    def _directory(self) -> Path:
-        return find(self._config.model) if self._config.model else self._context.teacher()
-
-    @property
-    def _chat_template(self) -> str | None:
-        return None if self._config.model else self._context.teacher_chat_template
-
-    @cached_property
-    def _tokenizer(self) -> ChatTokenizer:
-        return ChatTokenizer(load_tokenizer(self._directory, self._chat_template))
-
-    @cached_property
     def _model(self) -> Any:
-        model = load_model(self._directory, frozen())
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context is not None and 2 * self._config.max_tokens > context:
+        scoring = self._scoring
+        if scoring.context is not None and 2 * self._config.max_tokens > scoring.context:
             raise UserError(
-                f"judge {self.name}: {self._directory.name} has a context of {context} tokens; "
-                f"set max_tokens to at most {context // 2}"
+                f"judge {self.name}: {scoring.directory.name} has a context of {scoring.context} tokens; "
+                f"set max_tokens to at most {scoring.context // 2}"
             )
-        return model
+        return scoring.model
 
     def prompt_ids(self, messages: Sequence[Message]) -> Ids:
         """The last `max_tokens` ids of a rendered conversation."""
-        return tuple(self._tokenizer.prompt_ids(messages)[-self._config.max_tokens :])
+        return tuple(self._scoring.tokenizer.prompt_ids(messages)[-self._config.max_tokens :])
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text: control tokens in it broken, no end-of-turn."""
-        tokenizer = self._tokenizer
+        tokenizer = self._scoring.tokenizer
         return list(tokenizer.raw.encode(tokenizer.neutralise(text), add_special_tokens=False))
 
     def turns(self, response: Response) -> Iterator[tuple[list[Message], Ids]]:

@@ -4,7 +4,7 @@ Importing a name from here imports torch; `dadpo_bench` itself does not.
 """
 
 from dadpo_bench.models.chat import ChatTokenizer, chat_tokenizer
-from dadpo_bench.models.generation import SAMPLER_VERSION, batches, respond
+from dadpo_bench.models.generation import SAMPLER_VERSION, batches, continuations, respond
 from dadpo_bench.models.loading import find, load_model, quiet_transformers, tokenizer_key, weights_key
 from dadpo_bench.models.logprobs import (
     SCORER_VERSION,
@@ -29,6 +29,7 @@ __all__ = [
     "batches_by_tokens",
     "by_chunk",
     "chat_tokenizer",
+    "continuations",
     "device",
     "find",
     "frozen",

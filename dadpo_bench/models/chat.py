@@ -19,7 +19,7 @@ _PROBE = "0probe0"
 
 
 class ChatTokenizer:
-    """A tokenizer with a chat template, reduced to the four things the bench asks of it."""
+    """A tokenizer with a chat template, reduced to what the bench asks of it."""
 
     def __init__(self, tokenizer: Any, longest: int | None = None) -> None:
         self.raw = tokenizer
@@ -85,9 +85,19 @@ class ChatTokenizer:
         """Whether `prompt_ids` leaves out some of the conversation's beginning."""
         return self.longest is not None and len(self._all_prompt_ids(messages)) > self.longest
 
+    def conversation_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a whole conversation, ended as the template ends it, whatever their number.
+
+        A template's own BOS is the only one: encoding a rendered text the usual way puts another before it.
+        """
+        return self._rendered_ids(messages, reply=False)
+
     def _all_prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        return self._rendered_ids(messages, reply=True)
+
+    def _rendered_ids(self, messages: Sequence[Message], *, reply: bool) -> list[int]:
         safe = [Message(role=m.role, content=self.neutralise(m.content)) for m in messages]
-        return list(self.raw.encode(self._render(safe, reply=True), add_special_tokens=False))
+        return list(self.raw.encode(self._render(safe, reply=reply), add_special_tokens=False))
 
     def reply_ids(self, reply: Reply, *, sampled: bool) -> list[int]:
         """Ids of a reply: as sampled where this tokenizer sampled it, else encoded from its text.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dadpo_bench.models.chat import ChatTokenizer
 from dadpo_bench.models.loading import quiet_transformers
@@ -46,8 +47,6 @@ def _seed(seed: int, prompt: Prompt, turn: int) -> int:
     return int(content_key(seed, prompt.key, turn)[:15], 16)
 
 
-# Not inference mode: in it autocast casts a policy's weights anew for every token, not once a batch.
-@torch.no_grad()
 def _reply(
     model: Any,
     tokenizer: ChatTokenizer,
@@ -56,6 +55,24 @@ def _reply(
     seeds: Sequence[int],
 ) -> list[Reply]:
     prompts = [tokenizer.prompt_ids(messages) for messages in conversations]
+    draw = [Draw(sampling.temperature, sampling.top_p, seeds)] if sampling.temperature else []
+    return continuations(model, tokenizer, prompts, sampling.max_new_tokens, draw)
+
+
+# Not inference mode: in it autocast casts a policy's weights anew for every token, not once a batch.
+@torch.no_grad()
+def continuations(
+    model: Any,
+    tokenizer: ChatTokenizer,
+    prompts: Sequence[Sequence[int]],
+    limit: int,
+    processors: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[Reply]:
+    """What follows the ids of each prompt, in one batch: greedy but for logits processors, at most `limit` tokens.
+
+    A limit of one token is one forward pass that keeps nothing. `stopped` is asked after every token.
+    """
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), tokenizer.pad_id, device=device())
     mask = torch.zeros_like(ids)
@@ -63,13 +80,13 @@ def _reply(
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     stops = stop_ids(model, tokenizer)
-    draw = [Draw(sampling.temperature, sampling.top_p, seeds)] if sampling.temperature else []
     with quiet_transformers():
         drawn = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=_settings(sampling.max_new_tokens, stops, tokenizer.pad_id),
-            logits_processor=draw,
+            generation_config=_settings(limit, stops, tokenizer.pad_id),
+            logits_processor=list(processors),
+            stopping_criteria=[lambda rows, _: torch.full((len(rows),), stopped(), device=rows.device)],
         )
     return [_reply_of(row, stops, tokenizer) for row in drawn[:, width:].tolist()]
 
@@ -89,7 +106,7 @@ def _settings(limit: int, stops: set[int], pad_id: int) -> Any:
         max_new_tokens=limit,
         eos_token_id=sorted(stops),
         pad_token_id=pad_id,
-        use_cache=True,
+        use_cache=limit > 1,
     )
 
 

@@ -206,6 +206,41 @@ def load_model(directory: Path, precision: Precision) -> Any:
     return model.to(device()).eval()
 
 
+def load_reward_model(directory: Path, precision: Precision) -> Any:
+    """The reward model, a sequence classifier with one label, in evaluation mode on this machine's device.
+
+    Raises `UserError` where the weights lack a part of it, which transformers would make up at random.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers(), reading(directory, "reward model"):
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            directory,
+            dtype=precision.weights,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    if lacking := sorted(found["missing_keys"]):
+        raise UserError(
+            f"{directory.name} is no reward model: its weights have no {lacking[0]}; name one that has a head"
+        )
+    return model.to(device()).eval()
+
+
+def check_one_label(directory: Path) -> None:
+    """Raises `UserError` where the config is not that of a classifier with one label."""
+    from transformers import AutoConfig
+
+    with reading(directory, "config"):
+        labels = AutoConfig.from_pretrained(directory, trust_remote_code=False).num_labels
+    if labels != 1:
+        raise UserError(
+            f"{directory.name} is no reward model: its config.json tells of {labels} labels where a rating takes one "
+            '(id2label: {"0": …}); name one that was trained with num_labels=1'
+        )
+
+
 @contextmanager
 def reading(directory: Path, what: str) -> Iterator[None]:
     """A file that is cut off, a Git LFS pointer or of an unknown kind is told in one line (`UserError`)."""

@@ -8,7 +8,7 @@ reply do not depend on its neighbours in the batch.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,3 +37,27 @@ class Draw:
         drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:])
         token = drawn if order is None else order.gather(-1, drawn)
         return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)
+
+
+class Watched:
+    """A logits processor that notes what the model gives its `count` likeliest tokens and the one that is chosen.
+
+    Log-probs in nats, in fp32, before temperature and nucleus: the model's own. `choose` draws; greedy without it.
+    """
+
+    def __init__(self, count: int, choose: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+        self._count, self._choose = count, choose
+        self._steps: list[tuple[list[list[int]], list[list[float]]]] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) logits → (B, V), those of `choose`."""
+        choice = self._choose(input_ids, scores) if self._choose else scores
+        log_probs = scores.float().log_softmax(-1)
+        likeliest = log_probs.topk(min(self._count, scores.shape[-1])).indices
+        tokens = torch.cat((likeliest, choice.argmax(-1, keepdim=True)), -1)
+        self._steps.append((tokens.tolist(), log_probs.gather(-1, tokens).tolist()))
+        return choice
+
+    def places(self, row: int, count: int) -> list[Mapping[int, float]]:
+        """Log-probs by token id at each of the first `count` places of a row's continuation."""
+        return [dict(zip(ids[row], values[row], strict=True)) for ids, values in self._steps[:count]]

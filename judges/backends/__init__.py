@@ -124,3 +124,8 @@ class Backend(ABC):
     def promise(self, questions: Sequence[Sequence[Message]]) -> AbstractAsyncContextManager[Promise | None]:
         """Room for all questions of one item before its first is asked; None where there are no limits."""
         return nullcontext()
+
+
+def storable(text: str) -> str:
+    """JSON may escape half a surrogate pair, and NUL: no database takes the one, PostgreSQL not the other."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")

@@ -32,7 +32,7 @@ from tenacity import (
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import JsonObject, Message
-from judges.backends import Answer, Ask, Backend, BackendConfig, Unanswered
+from judges.backends import Answer, Ask, Backend, BackendConfig, Unanswered, storable
 from judges.backends.spending import CHARACTERS, Meter, Price, Promise, prices, tokens_of
 from judges.backends.window import Window
 from judges.verdicts import Token
@@ -363,7 +363,7 @@ def _read(completion: Any, seconds: float) -> Answer:
     if message is None or not isinstance(content, str | None):
         raise ValueError("no chat completion")
     text, finish, usage = (
-        _storable(content or ""),
+        storable(content or ""),
         _part(choice, "finish_reason", str),
         _part(completion, "usage", dict),
     )
@@ -371,18 +371,13 @@ def _read(completion: Any, seconds: float) -> Answer:
         text,
         refused=(not text.strip() and finish != "length") or finish == "content_filter" or bool(message.get("refusal")),
         cut=finish == "length",
-        model=_storable(_part(completion, "model", str) or "")[:_LONGEST_NAME],
-        fingerprint=_storable(_part(completion, "system_fingerprint", str) or "")[:_LONGEST_NAME],
+        model=storable(_part(completion, "model", str) or "")[:_LONGEST_NAME],
+        fingerprint=storable(_part(completion, "system_fingerprint", str) or "")[:_LONGEST_NAME],
         tokens=_count(usage, "total_tokens"),
         answer_tokens=_count(usage, "completion_tokens"),
         seconds=seconds,
         logprobs=_tokens(_part(_part(choice, "logprobs", dict), "content", list) or []),
     )
-
-
-def _storable(text: str) -> str:
-    """JSON may escape half a surrogate pair, and NUL: no database takes the one, PostgreSQL not the other."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _count(usage: Any, name: str) -> int:

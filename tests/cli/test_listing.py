@@ -57,7 +57,9 @@ def test_judges_are_listed_with_their_templates_and_parsers() -> None:
     named = {(row["part"], row["name"]) for row in rows}
     assert {
         ("judge", "chat-score"),
+        ("judge", "reward"),
         ("backend", "endpoint"),
+        ("backend", "local"),
         ("template", "five-level"),
         ("parser", "last-label"),
     } <= named
