@@ -59,9 +59,13 @@ class TrainingState:
 
     def save(self, progress: Progress) -> None:
         """Save if it is time to; what does not fit on the disk is told once and left out."""
-        if not self._due():
+        if self._due():
+            self.keep(progress)
+
+    def keep(self, progress: Progress) -> None:
+        """Save now, where there is something that is not saved yet; else as `save`."""
+        if self._folder is None or progress.step in (0, *self._steps()):
             return
-        assert self._folder is not None
         began, scratch, accelerator = time.monotonic(), self._folder / "partial", self._accelerator
         try:
             if accelerator.is_main_process:

@@ -82,6 +82,9 @@ class LoopMethod:
         if measured and not progress.step:
             job.report(0, len(plan), step.measure(unseen))
         for number, batch in enumerate(plan[progress.step :], progress.step + 1):
+            if job.stop():
+                state.keep(progress)
+                raise KeyboardInterrupt
             rate = config.learning_rate * _schedule(number, len(plan), config.warmup)
             metrics = step.take(lessons, batch, rate, number)
             progress.step, progress.tokens = number, progress.tokens + int(metrics["tokens"])

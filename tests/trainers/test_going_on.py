@@ -65,6 +65,43 @@ def test_a_training_interrupted_at_every_step_gives_the_weights_of_an_uninterrup
     assert ours == theirs
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dadpo", {"select": "last"}),
+        ("dadpo", {"validations": 3, "select": "best", "learning_rate": 0.05}),
+        ("on_policy_kd", {"max_new_tokens": 16}),
+    ],
+)
+def test_a_training_told_to_stop_before_any_step_is_saved_there(
+    method: str, settings: dict[str, Any], tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    def job(output: Path, asks: int) -> Job:
+        asked = itertools.count(1)
+        return Job(
+            tiny,
+            output,
+            examples[2:],
+            {"batch_size": 2, "epochs": 2, **settings},
+            seed=3,
+            teacher=teacher,
+            sampled_ids=False,
+            validation=examples[:2],
+            state=tmp_path / f"state of {output.name}",
+            stop=lambda: next(asked) == asks,
+        )
+
+    trained = registry.methods.load(method).train
+    steps = trained(job(tmp_path / "whole", 0)).steps
+    for stop in (1, 2, 2):
+        with pytest.raises(KeyboardInterrupt):
+            trained(job(tmp_path / "parts", stop))
+        shutil.rmtree(tmp_path / "parts", ignore_errors=True)
+    assert trained(job(tmp_path / "parts", 0)).steps == steps
+    assert [path.name for path in (tmp_path / "state of parts").iterdir()] == ["step-2"]
+    assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0
+
+
 def test_a_half_written_state_is_never_gone_on_from(
     tiny: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
