@@ -114,11 +114,9 @@ def open_store(where: str, *, create: bool = True) -> Store:
     Raises `UserError` for a store that is missing (unless `create`), corrupted, unwritable, or made by a
     newer version of this program. An older store is upgraded after a backup copy was made beside it.
     """
-    if "://" in where and not where.startswith("sqlite"):
+    path = store_file(where)
+    if path is None:
         return _open_server(where, create=create)
-    if "://" in where and not where.startswith("sqlite:///"):
-        raise UserError(f"--store {where}: write a SQLite store as a path or as sqlite:///PATH")
-    path = Path(where.removeprefix("sqlite:///")).expanduser()
     if not path.exists():
         if not create:
             raise UserError(f"no store at {path}; `dadpo-bench run` makes one")
@@ -126,14 +124,24 @@ def open_store(where: str, *, create: bool = True) -> Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {path.parent}: {error.strerror}; choose another --store") from error
-    elif not path.is_file():
-        what = "a directory" if path.is_dir() else "no ordinary file"
-        raise UserError(f"{path} is {what}; --store takes a file")
     with _plainly(str(path)):
         published = path.exists() and _application_id(path) == _PUBLISHED
         store = Store(_sqlite_engine(path, published=published), path, published=published)
         _migrate(store, create=create)
     return store
+
+
+def store_file(where: str) -> Path | None:
+    """The file of a SQLite store, which need not be there; None for a server. Raises `UserError` where it cannot be."""
+    if "://" in where and not where.startswith("sqlite"):
+        return None
+    if "://" in where and not where.startswith("sqlite:///"):
+        raise UserError(f"--store {where}: write a SQLite store as a path or as sqlite:///PATH")
+    path = Path(where.removeprefix("sqlite:///")).expanduser()
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "no ordinary file"
+        raise UserError(f"{path} is {what}; --store takes a file")
+    return path
 
 
 def _open_server(url: str, *, create: bool) -> Store:

@@ -272,10 +272,11 @@ def test_a_store_of_a_newer_version_is_refused(
     assert "newer dadpo-bench (schema 9999)" in failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", path)
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_a_store_in_a_directorys_place_is_refused(
-    tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    dry: list[str], tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert "is a directory" in failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", tmp_path)
+    assert "is a directory" in failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", tmp_path, *dry)
 
 
 @pytest.mark.parametrize(
