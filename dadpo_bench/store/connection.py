@@ -211,11 +211,15 @@ def _alembic(connection: Connection | None = None) -> Config:
     return config
 
 
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 def _migrate(store: Store, *, create: bool) -> None:
     """Bring the schema to this program's version; a published or newer store is refused instead."""
     scripts = ScriptDirectory.from_config(_alembic())
     with store.engine.connect() as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
+        revision = _revision(connection)
         tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
     if (tables or revision is not None) and schema.Protocol.__tablename__ not in tables:
         raise UserError(f"{store.name} is another program's database; choose another --store")
@@ -242,11 +246,11 @@ def _migrate(store: Store, *, create: bool) -> None:
 
 def upgrade(where: str) -> Store:
     """Open a store, a published one of an older version too: that is written anew. Raises as `open_store`."""
-    path = Path(where.removeprefix("sqlite:///")).expanduser()
-    if "://" not in path.name and path.is_file():
+    path = store_file(where)
+    if path is not None and path.is_file():
         with _plainly(where):
             published = _application_id(path) == _PUBLISHED
-        if published:
+        if published and not _is_current(path):
             with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
                 working = Path(folder) / path.name
                 copy_database(path, working)
@@ -255,6 +259,12 @@ def upgrade(where: str) -> Store:
                 with closing(open_store(str(working))) as store:
                     publish(store, path)
     return open_store(where, create=False)
+
+
+def _is_current(published: Path) -> bool:
+    store = Store(_sqlite_engine(published, published=True), published, published=True)
+    with closing(store), store.read() as session:
+        return _revision(session.connection()) == ScriptDirectory.from_config(_alembic()).get_current_head()
 
 
 def copy_database(source: Path, target: Path) -> None:

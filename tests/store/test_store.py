@@ -244,6 +244,17 @@ def test_an_older_published_store_is_upgraded_on_demand_alone(old: Store, tmp_pa
     assert sorted(tmp_path.iterdir()) == sorted([path, *tmp_path.glob("old.sqlite3*")])
 
 
+def test_a_published_store_of_this_version_is_not_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "published.sqlite3"
+    with closing(open_store(str(tmp_path / "x.sqlite3"))) as store:
+        publish(store, path)
+    before, made = path.read_bytes(), path.stat()
+    done = CliRunner().invoke(app, ["db", "upgrade", "--store", str(path)])
+    assert (done.exit_code, done.output) == (0, f"{path} is up to date\n")
+    assert path.read_bytes() == before
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
+
+
 @pytest.fixture
 def judged(tmp_path: Path) -> Iterator[Store]:
     """A store with two responses that judge `j` may rate."""
