@@ -48,6 +48,7 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadp"], "did you mean 'dadpo'?"),
         (["run", "dadpo", "--recipe", "smollm2-135m-pruned"], "did you mean 'smollm2-135m-pruned20'?"),
         (["run", "dadpo", "--recipe", "none.yaml"], "no recipe file none.yaml"),
+        (["run", "dadpo", "--recipe", "."], ". is a directory; name a recipe's YAML file"),
         (["run", "dadpo", "--judge", "pmy"], "did you mean 'pmi'?"),
         (["run", "dadpo", "--judge", "longer:x"], "takes no argument"),
         (["run", "dadpo", "--judge", "chat:gpt-4o"], "set OPENAI_API_KEY, or pass --judge pmi"),
