@@ -13,7 +13,7 @@ def show(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_listing_and_help_import_no_torch() -> None:
+def test_listing_help_and_a_gpu_that_is_not_known_import_no_torch() -> None:
     script = (
         "import sys; sys.argv = ['dadpo-bench', *sys.argv[1:]]\n"
         "from dadpo_bench.cli import main\n"
@@ -28,6 +28,7 @@ def test_listing_and_help_import_no_torch() -> None:
         ["list", "tasks"],
         ["run", "--help"],
         ["plan", "--help"],
+        ["plan", "vicuna-7b-pruned20", "--gpu", "h100"],
     ):
         subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True)
 
