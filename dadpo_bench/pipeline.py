@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
 from dadpo_bench.comparisons import Match, OpenJudge, ask, check_judge, construct_judge, note_judge, tell_unscored
+from dadpo_bench.counts import counted
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.leaderboard import write_board
@@ -133,7 +134,9 @@ def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
 def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
     shared = [learnt[p.key] for p in task.prompts if p.key in learnt]
     if shared:
-        raise UserError(f"task '{task.name}' shares {len(shared)} prompts with the {_CALLED[shared[0]]} prompts")
+        raise UserError(
+            f"task '{task.name}' shares {counted(len(shared), 'prompts')} with the {_CALLED[shared[0]]} prompts"
+        )
 
 
 @dataclass

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
+from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import number
 from dadpo_bench.scores import DRAWS, SEED, panels
@@ -169,4 +170,6 @@ def show(console: Console, found: Sequence[Compared], alone: Sequence[str], alph
     if any(1 in (c.seeds_before, c.seeds_after) for c in found):
         console.print("one training seed on a side: how far training alone moves a row is not known", highlight=False)
     if not dropped:
-        console.print(f"no drop is proven at {alpha:g} (one-sided, Holm over {len(found)} rows)", highlight=False)
+        console.print(
+            f"no drop is proven at {alpha:g} (one-sided, Holm over {counted(len(found), 'rows')})", highlight=False
+        )

@@ -180,7 +180,7 @@ def test_held_out_prompts_among_the_training_prompts_are_refused(
 ) -> None:
     held_out = (tmp_path / "held-out.jsonl").read_text()
     (tmp_path / "training.jsonl").write_text(held_out.split("\n")[0] + "\n")
-    assert "shares 1 prompts with the training prompts" in mistake(capfd, "run", "dadpo", "--recipe", tiny_recipe)
+    assert "shares 1 prompt with the training prompts" in mistake(capfd, "run", "dadpo", "--recipe", tiny_recipe)
 
 
 def failed(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
