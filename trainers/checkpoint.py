@@ -71,7 +71,8 @@ class TrainingState:
             if accelerator.is_main_process:
                 shutil.rmtree(scratch, ignore_errors=True)
             accelerator.wait_for_everyone()
-            accelerator.save_state(str(scratch))
+            with quiet_transformers():  # weights that share one tensor are no news, and load again
+                accelerator.save_state(str(scratch))
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 (scratch / "progress.json").write_text(json.dumps(asdict(progress)))

@@ -17,6 +17,7 @@ from dadpo_bench.models import (
     sequence_log_probs,
 )
 from dadpo_bench.types import Example, Job
+from tests.tiny import build_tiny_model
 from tests.trainers.jobs import FP32, TIMES, Stopped, largest_difference, train
 from trainers import checkpoint
 
@@ -99,6 +100,20 @@ def test_a_training_told_to_stop_before_any_step_is_saved_there(
         shutil.rmtree(tmp_path / "parts", ignore_errors=True)
     assert trained(job(tmp_path / "parts", 0)).steps == steps
     assert [path.name for path in (tmp_path / "state of parts").iterdir()] == ["step-2"]
+    assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0
+
+
+def test_saving_a_model_whose_head_is_its_embedding_prints_nothing(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0)
+    tied = build_tiny_model(tmp_path / "tied", tie_word_embeddings=True)
+    bare = [example.model_copy(update={"signals": {}}) for example in examples]
+    train("sft", tied, tmp_path / "whole", bare)
+    with pytest.raises(Stopped):
+        train("sft", tied, tmp_path / "parts", bare, state=tmp_path / "state", stop=3)
+    assert not caplog.records
+    train("sft", tied, tmp_path / "parts", bare, state=tmp_path / "state")
     assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0
 
 
