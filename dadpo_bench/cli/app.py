@@ -1,4 +1,7 @@
-"""The program itself: its commands, and how failures are told (exit 2: the user's, 1: ours, 130: stopped)."""
+"""The program itself: its commands, and how failures are told.
+
+Exit 2: the user's; 1: ours; 130: stopped; 141: nobody reads on.
+"""
 
 from __future__ import annotations
 
