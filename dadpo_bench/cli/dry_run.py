@@ -12,6 +12,7 @@ from dadpo_bench.counts import counted
 from dadpo_bench.models.precision import compute_dtype, device
 from dadpo_bench.pipeline import Plan
 from dadpo_bench.planning import Cost
+from dadpo_bench.tables import print_table
 
 
 def show_estimate(console: Console, plan: Plan, costs: Sequence[Cost]) -> None:
@@ -19,12 +20,12 @@ def show_estimate(console: Console, plan: Plan, costs: Sequence[Cost]) -> None:
     recipe = plan.recipe
     table = Table(title=escape(recipe.name))
     for name in ("stage", "items", "tokens", "minutes", "state"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for cost in costs:
         minutes = "–" if cost.seconds is None else f"{cost.seconds / 60:.1f}"
         state = "done" if cost.done else "to do" if cost.items else "–"
         table.add_row(cost.stage, counted(cost.items, cost.unit), f"{cost.tokens:,}", minutes, state)
-    console.print(table)
+    print_table(console, table)
     tasks = [f"{task.name} ({counted(len(task.prompts), 'prompts')})" for task in plan.tasks]
     facts = [
         f"contestants: teacher, student, {', '.join(plan.trained)}; seeds: {', '.join(map(str, plan.seeds))}",
