@@ -145,7 +145,6 @@ class _Run:
 
     bench: Bench
     plan: Plan
-    judge: OpenJudge = field(init=False)
     teacher: LocalModel = field(init=False)
     student: LocalModel = field(init=False)
     sampled: bool = field(init=False)
@@ -155,6 +154,11 @@ class _Run:
     models: dict[tuple[str, int], LocalModel] = field(default_factory=dict)
     pairs: dict[tuple[int, str], list[Example]] = field(default_factory=dict)
     """By seed and split: both responses, and the signals once they are scored."""
+
+    @cached_property
+    def judge(self) -> OpenJudge:
+        """Opened when first asked for. Raises `UserError` where it cannot be, e.g. without an API key."""
+        return note_judge(self.bench, self.plan.recipe.judge, *judge_of(self.plan))
 
 
 def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> None:
@@ -173,6 +177,7 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
         session.flush()
         run_id = row.id
     state = _Run(bench, plan)
+    _ = state.judge  # one that cannot be opened is told before any work
     for position, (stage, work) in enumerate(_STAGES.items()):
         if list(Stage).index(stage) <= list(Stage).index(until):
             with _timed(bench, run_id, position, stage):
@@ -235,7 +240,6 @@ def _timed(bench: Bench, run_id: int, position: int, stage: Stage) -> Iterator[N
 
 def _models(run: _Run) -> None:
     bench, recipe = run.bench, run.plan.recipe
-    run.judge = note_judge(bench, recipe.judge, *judge_of(run.plan))
     run.teacher = teacher_of(bench, recipe)
     run.student = student_of(bench, recipe, run.plan.train_task.prompts)
     run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)

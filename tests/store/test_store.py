@@ -152,6 +152,14 @@ def test_a_plan_says_what_a_store_holds_and_changes_nothing(change: str, done: i
     assert sorted(p.name for p in finished.rglob("*")) == before
 
 
+def test_a_plan_says_what_a_store_holds_without_the_judges_key(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    plan = ["run", "dadpo", "--recipe", str(finished / "recipe.yaml"), "--judge", "chat:gpt-4o", "--dry-run", "--json"]
+    result = CliRunner().invoke(app, [*plan, "--store", str(finished / "local.sqlite3")])
+    assert result.exit_code == 0, result.stderr
+    assert [stage["stage"] for stage in json.loads(result.stdout) if not stage["done"]] == ["judge"]
+
+
 def test_a_fresh_store_has_the_tables_of_the_schema(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "fresh.sqlite3"))
     with store.engine.connect() as raw:
