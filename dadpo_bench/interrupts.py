@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def finishing(finish: Callable[[], None]) -> Iterator[None]:
-    """Within, the first Ctrl-C calls `finish`, which must return at once; `KeyboardInterrupt` is raised at the end.
+    """The first Ctrl-C within calls `finish`, which ends or raises at once; `KeyboardInterrupt` is raised at the end.
 
     Elsewhere than in the main thread, or where the program has its own handler, nothing changes.
     """

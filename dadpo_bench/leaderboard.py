@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
+from dadpo_bench.counts import counted
 from dadpo_bench.errors import WorkError
 from dadpo_bench.families import families
 from dadpo_bench.judging.evaluations import cited
@@ -117,7 +118,7 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, jud
         number_of = session.scalar(
             select(func.count()).select_from(schema.TaskPrompt).where(schema.TaskPrompt.task_key == task.key)
         )
-        counts.append(f"{task.name} ({task.domain}-domain, {number_of} prompts)")
+        counts.append(f"{task.name} ({task.domain}-domain, {counted(number_of or 0, 'prompts')})")
     facts = [
         f"teacher: {teacher}",
         f"student: {student}",
@@ -170,13 +171,13 @@ def _warnings(
         found.append(f"The endpoint answered as {len(answered)} models, so the judge changed on the way: {shares}.")
     trained = [r["seeds"] for r in board if r["contestant"] not in ("student", "teacher")]
     if trained and min(trained) < 5:
-        found.append(f"{min(trained)} training seed(s): the variance between seeds is poorly known.")
+        found.append(f"{counted(min(trained), 'training seeds')}: the variance between seeds is poorly known.")
     half = sum(r["half_scored"] for r in rows)
     if half:
-        found.append(f"{half} comparisons have only one of two orders scored.")
+        found.append(f"Only one of two orders is scored: {counted(half, 'comparisons')}.")
     missed = sum(r["unscored"] for r in rows)
     if missed:
-        found.append(f"{missed} comparisons are unscored; they count neither way.")
+        found.append(f"Unscored, so counted neither way: {counted(missed, 'comparisons')}.")
     passed = [r["contestant"] for r in rows if r["baseline"] == FIRST and not scoring.loses_clearly(r["ci_high"])]
     if passed:
         found.append(f"Canaries that do not lose clearly under this judge: {', '.join(sorted(passed))}.")

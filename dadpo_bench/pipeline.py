@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
+from dadpo_bench.counts import counted
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.judging.comparisons import (
@@ -141,7 +142,9 @@ def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
 def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
     shared = [learnt[p.key] for p in task.prompts if p.key in learnt]
     if shared:
-        raise UserError(f"task '{task.name}' shares {len(shared)} prompts with the {_CALLED[shared[0]]} prompts")
+        raise UserError(
+            f"task '{task.name}' shares {counted(len(shared), 'prompts')} with the {_CALLED[shared[0]]} prompts"
+        )
 
 
 @dataclass
@@ -150,7 +153,6 @@ class _Run:
 
     bench: Bench
     plan: Plan
-    judge: OpenJudge = field(init=False)
     teacher: LocalModel = field(init=False)
     student: LocalModel = field(init=False)
     sampled: bool = field(init=False)
@@ -160,6 +162,11 @@ class _Run:
     models: dict[tuple[str, int], LocalModel] = field(default_factory=dict)
     pairs: dict[tuple[int, str], list[Example]] = field(default_factory=dict)
     """By seed and split: both responses, and the signals once they are scored."""
+
+    @cached_property
+    def judge(self) -> OpenJudge:
+        """Opened when first asked for. Raises `UserError` where it cannot be, e.g. without an API key."""
+        return note_judge(self.bench, self.plan.recipe.judge, *judge_of(self.plan))
 
 
 def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> None:
@@ -178,6 +185,7 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
         session.flush()
         run_id = row.id
     state = _Run(bench, plan)
+    _ = state.judge  # one that cannot be opened is told before any work
     for position, (stage, work) in enumerate(_STAGES.items()):
         if list(Stage).index(stage) <= list(Stage).index(until):
             with _timed(bench, run_id, position, stage):
@@ -240,7 +248,6 @@ def _timed(bench: Bench, run_id: int, position: int, stage: Stage) -> Iterator[N
 
 def _models(run: _Run) -> None:
     bench, recipe = run.bench, run.plan.recipe
-    run.judge = note_judge(bench, recipe.judge, *judge_of(run.plan))
     run.teacher = teacher_of(bench, recipe)
     run.student = student_of(bench, recipe, run.plan.train_task.prompts)
     run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)

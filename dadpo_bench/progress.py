@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dadpo_bench.counts import counted
+
 
 class Bar:
     """Progress of one stage."""
@@ -52,7 +54,7 @@ class Bar:
         seconds = time.monotonic() - self._began
         if self._live is not None and self._task is not None:
             self._live.remove_task(self._task)
-        self._reporter.say(f"  {self._label}: {self._done} {self._unit} in {seconds:.1f} s")
+        self._reporter.say(f"  {self._label}: {counted(self._done, self._unit)} in {seconds:.1f} s")
 
 
 @dataclass
@@ -123,7 +125,7 @@ class Dry(Reporter):
     def bar(self, label: str, total: int, unit: str = "items") -> Iterator[Bar]:
         """As of `Reporter`. Raises `Owed` where there is work."""
         if total:
-            self.owes(f"{label}: {total} {unit}")
+            self.owes(f"{label}: {counted(total, unit)}")
         with super().bar(label, total, unit) as bar:
             yield bar
 

@@ -239,6 +239,8 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | N
     """
     files = shipped()
     path = files.get(name) or Path(name).expanduser()
+    if path.is_dir():
+        raise UserError(f"{name} is a directory; name a recipe's YAML file")
     if not path.is_file():
         if path.suffix in (".yaml", ".yml") or "/" in name:
             raise UserError(f"no recipe file {name}")

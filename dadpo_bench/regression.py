@@ -13,11 +13,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
+from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import number
 from dadpo_bench.scores import DRAWS, SEED, panels
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, schema
+from dadpo_bench.tables import print_table
 from dadpo_bench.types import content_key
 
 
@@ -149,7 +151,8 @@ def show(console: Console, found: Sequence[Compared], alone: Sequence[str], alph
     """The table, what was left out of it, and the verdict in words."""
     judges = sorted({c.judge for c in found})
     table = Table(title=escape(f"win rate, %, before → after; judge {', '.join(judges)}"), padding=(0, 0))
-    for name in ("task, contestant", "seeds", "before → after", "difference (95 %)", "p (Holm)"):
+    table.add_column("task, contestant")
+    for name in ("seeds", "before → after", "difference (95 %)", "p (Holm)"):
         table.add_column(name, no_wrap=True)
     for c in found:
         table.add_row(
@@ -160,7 +163,7 @@ def show(console: Console, found: Sequence[Compared], alone: Sequence[str], alph
             number(c.p_holm, 3),
             style="red" if c.dropped else None,
         )
-    console.print(table)
+    print_table(console, table)
     if alone:
         console.print(f"not compared, for want of a partner: {'; '.join(alone)}", markup=False, highlight=False)
     dropped = [c for c in found if c.dropped]
@@ -169,4 +172,6 @@ def show(console: Console, found: Sequence[Compared], alone: Sequence[str], alph
     if any(1 in (c.seeds_before, c.seeds_after) for c in found):
         console.print("one training seed on a side: how far training alone moves a row is not known", highlight=False)
     if not dropped:
-        console.print(f"no drop is proven at {alpha:g} (one-sided, Holm over {len(found)} rows)", highlight=False)
+        console.print(
+            f"no drop is proven at {alpha:g} (one-sided, Holm over {counted(len(found), 'rows')})", highlight=False
+        )

@@ -262,13 +262,15 @@ class Job:
     validation: Sequence[Example] = ()
     """Measured while training, never learnt from."""
     state: Path | None = None
-    """Folder for what an interrupted training goes on from; it may hold that of an earlier try."""
+    """Folder for what an interrupted training goes on from, `step-N` behind step N; of an earlier try, too."""
     cache: Path | None = None
     """Folder for what methods keep beside the store, by content; other jobs may find it there."""
     report: Callable[[int, int, JsonObject], None] = field(default=lambda step, steps, metrics: None)
     """Told (step, steps, metrics) after every optimiser step, and of step 0 where something is measured before."""
     say: Callable[[str], None] = field(default=lambda line: None)
     """Told what a person should see; text, never markup."""
+    stop: Callable[[], bool] = field(default=lambda: False)
+    """Asked before every step by methods that, told to, save their state and raise `KeyboardInterrupt`."""
 
 
 class Checkpoint(Value):

@@ -29,7 +29,8 @@ from dadpo_bench.types import Checkpoint, Example, Job, Method
 LOOK_SECONDS = 0.1
 """Between two looks at what is told."""
 
-_TOLD = ("report", "say")
+_HERE = ("report", "say", "stop")
+"""Of a job what stays with the starting side."""
 _EXAMPLES = TypeAdapter(list[Example])
 
 
@@ -99,7 +100,7 @@ def _told(path: Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, An
 
 def write_job(path: Path, method: str, job: Job) -> None:
     """Write what a worker reads."""
-    values = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in _TOLD}
+    values = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in _HERE}
     for name, value in values.items():
         if isinstance(value, Path):
             values[name] = str(value)

@@ -1,6 +1,8 @@
 """`check` fails only for a drop that the data can prove."""
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,6 +96,14 @@ def test_only_a_proven_drop_fails(before: int, after: int, code: int, tmp_path: 
     result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name])
     assert result.exit_code == code
     assert ("proven drop: dadpo on t, judge j" in result.stdout) == (code == 1)
+
+
+def test_a_store_that_cannot_be_compared_is_no_proven_drop(tmp_path: Path) -> None:
+    old, new = build(tmp_path / "old.sqlite3", 20), build(tmp_path / "new.sqlite3", 20)
+    with closing(sqlite3.connect(new.name)) as raw:
+        raw.execute("DROP TABLE scores")
+    result = CliRunner().invoke(app, ["check", "--store", new.name, "--against", old.name])
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 def test_a_drop_that_the_seeds_do_not_agree_on_is_not_proven(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def well_formed(board: str) -> bool:
 def test_hostile_prompts_are_data_from_end_to_end(recipe: Path, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "hostile.sqlite3"))
     said = run_all(recipe, store)
-    assert "teacher's responses: 1 prompts are too long for the model, which reads their ends only" in said
+    assert "teacher's responses: 1 prompt too long for the model, which reads the end only" in said
     assert said.count("evil [/b] [red] | <img src=x>") == 2  # the result's title and the plan's
     assert well_formed(render(store))
     with store.read() as session:

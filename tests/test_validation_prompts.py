@@ -50,7 +50,7 @@ def test_what_cannot_be_validated_on_is_refused_before_any_work(
 def test_a_held_out_prompt_among_the_validation_prompts_is_refused(tiny_recipe: Path) -> None:
     training = tiny_recipe.with_name("training.jsonl")
     training.write_text(training.read_text() + json.dumps({"id": "leak", "turns": ["Tea?"]}) + "\n")
-    with pytest.raises(UserError, match="'held-out' shares 1 prompts with the validation prompts"):
+    with pytest.raises(UserError, match="'held-out' shares 1 prompt with the validation prompts"):
         plan(tiny_recipe, "prompts.train=6", "prompts.validation=1")
 
 

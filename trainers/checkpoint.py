@@ -59,15 +59,20 @@ class TrainingState:
 
     def save(self, progress: Progress) -> None:
         """Save if it is time to; what does not fit on the disk is told once and left out."""
-        if not self._due():
+        if self._due():
+            self.keep(progress)
+
+    def keep(self, progress: Progress) -> None:
+        """Save now, where there is something that is not saved yet; else as `save`."""
+        if self._folder is None or progress.step in (0, *self._steps()):
             return
-        assert self._folder is not None
         began, scratch, accelerator = time.monotonic(), self._folder / "partial", self._accelerator
         try:
             if accelerator.is_main_process:
                 shutil.rmtree(scratch, ignore_errors=True)
             accelerator.wait_for_everyone()
-            accelerator.save_state(str(scratch))
+            with quiet_transformers():  # weights that share one tensor are no news, and load again
+                accelerator.save_state(str(scratch))
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 (scratch / "progress.json").write_text(json.dumps(asdict(progress)))

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
+from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.models import ChatTokenizer, chat_tokenizer, device, load_model, training
 from dadpo_bench.models.flops import matmul_rate
@@ -56,9 +57,8 @@ class LoopMethod:
         for line in lines(found):
             job.say(line)
         if dropped:
-            job.say(
-                f"{dropped} of {len(job.examples)} examples are longer than max_tokens={config.max_tokens}: left out"
-            )
+            all_of_them = counted(len(job.examples), "examples")
+            job.say(f"left out, longer than max_tokens={config.max_tokens}: {dropped} of {all_of_them}")
         if accelerator.num_processes > 1:
             job.say(f"{accelerator.num_processes} processes")
         if config.lora and accelerator.distributed_type is DistributedType.FSDP:
@@ -82,6 +82,9 @@ class LoopMethod:
         if measured and not progress.step:
             job.report(0, len(plan), step.measure(unseen))
         for number, batch in enumerate(plan[progress.step :], progress.step + 1):
+            if job.stop():
+                state.keep(progress)
+                raise KeyboardInterrupt
             rate = config.learning_rate * _schedule(number, len(plan), config.warmup)
             metrics = step.take(lessons, batch, rate, number)
             progress.step, progress.tokens = number, progress.tokens + int(metrics["tokens"])

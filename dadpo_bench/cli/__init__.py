@@ -1,11 +1,15 @@
 """The command line: one file a group of commands. Importing it imports no torch."""
 
 import os
+import sys
 
 from dadpo_bench.cli import boards, db, judge_eval, listing, plan, run
 from dadpo_bench.cli.app import app
 
 __all__ = ["app", "main"]
+
+NOBODY_READS = 141
+"""Exit code where whoever read the output has gone, as of `… | head -1`: what a shell says of SIGPIPE."""
 
 for commands in (run, plan, judge_eval, listing, boards, db):
     commands.register(app)
@@ -16,4 +20,12 @@ def main() -> None:
     # Tokenizers warn about forks that never happen here; the hub's client draws its own bars.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    app()
+    try:
+        app()
+    except SystemExit as end:  # both typer and rich answer a broken pipe by this
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what they still hold is flushed at the end
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(NOBODY_READS)

@@ -1,4 +1,7 @@
-"""The program itself: its commands, and how failures are told (exit 2: the user's, 1: ours, 130: stopped)."""
+"""The program itself: its commands, and how failures are told.
+
+Exit 2: the user's; 1: ours; 130: stopped; 141: nobody reads on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from dadpo_bench import __version__
-from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.errors import Interrupted, UserError, WorkError
 
 errors = Console(stderr=True)
 
@@ -47,7 +50,8 @@ class _Program(TyperGroup):
             _say(f"{error.filename or 'system'}: {error.strerror or error}")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            errors.print("stopped; the same command goes on from here", markup=False)
+            how = str(error) if isinstance(error, Interrupted) else "the same command goes on from here"
+            errors.print(f"stopped; {how}", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(130) from error
 
 

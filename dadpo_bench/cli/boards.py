@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from dadpo_bench.cli.options import STORE, JsonOption, StoreOption, relative
-from dadpo_bench.errors import UserError
+from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.places import REFERENCE_STORE
 
 
@@ -79,18 +79,21 @@ def check(
 ) -> None:
     """Exit 1 only for a drop that the data can prove: one-sided, clustered by prompt, Holm over the rows.
 
-    The 95 % interval, over prompts and training seeds, must lie below 0 as well.
+    The 95 % interval, over prompts and training seeds, must lie below 0 as well. What cannot be compared exits 2.
 
     Example: dadpo-bench check --store results/local.sqlite3 --against results/reference.sqlite3
     """
     from dadpo_bench.regression import compare_stores, show
     from dadpo_bench.store import open_store
 
-    mine = open_store(store, create=False)
-    if against == str(REFERENCE_STORE) and not REFERENCE_STORE.is_file():
-        raise UserError(f"no {REFERENCE_STORE} here: run in the project's folder, or name a store with --against")
-    theirs = open_store(against, create=False)
-    found, alone = compare_stores(mine, theirs, alpha)
+    try:
+        mine = open_store(store, create=False)
+        if against == str(REFERENCE_STORE) and not REFERENCE_STORE.is_file():
+            raise UserError(f"no {REFERENCE_STORE} here: run in the project's folder, or name a store with --against")
+        theirs = open_store(against, create=False)
+        found, alone = compare_stores(mine, theirs, alpha)
+    except (WorkError, OSError) as error:  # by 1 it says that a drop is proven
+        raise UserError(str(error)) from error
     if as_json:
         typer.echo(json.dumps({"rows": [f._asdict() for f in found], "not_compared": alone}, indent=1))
     else:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dadpo_bench.planning import FILLED, GPUS, ROOM, Ask, Forecast, Setting, Shapes
+from dadpo_bench.tables import print_table
 
 _HEADS = {
     "cache": "KV\ncache",
@@ -62,8 +63,8 @@ def show_plan(
         f"{setting.gpus} × {hardware.name}: {hardware.memory / 1e9:.1f} GB, {hardware.flops / 1e12:,.1f} TFLOP/s, "
         f"{hardware.bandwidth / 1e9:,.0f} GB/s ({hardware.source})"
     )
-    console.print(_memory_table(forecasts))
-    console.print(_work_table(forecasts))
+    print_table(console, _memory_table(forecasts))
+    print_table(console, _work_table(forecasts))
     for forecast in forecasts:
         if not forecast.fits:
             what = f"{forecast.load.stage}, {forecast.load.who}: {forecast.memory.total / 1e9:.1f} GB do not fit"
@@ -82,8 +83,8 @@ def _memory_table(forecasts: Sequence[Forecast]) -> Table:
     table = Table(title="memory of a device at its peak, GB", padding=(0, 0))
     table.add_column("stage")
     for name in (*forecasts[0].memory._fields, "total"):
-        table.add_column(_HEADS.get(name, name), justify="right")
-    table.add_column("fits")
+        table.add_column(_HEADS.get(name, name), justify="right", no_wrap=True)
+    table.add_column("fits", no_wrap=True)
     for (stage, memory, fits), same in itertools.groupby(forecasts, lambda f: (f.load.stage, f.memory, f.fits)):
         if memory.total:
             who = ", ".join(dict.fromkeys(f.load.who for f in same))
@@ -94,9 +95,9 @@ def _memory_table(forecasts: Sequence[Forecast]) -> Table:
 
 def _work_table(forecasts: Sequence[Forecast]) -> Table:
     table = Table(title="work", padding=(0, 1))
-    table.add_column("stage", no_wrap=True)
+    table.add_column("stage")
     for name in ("tokens", "FLOPs", "hours"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for f in forecasts:
         cells = ("–", "–") if isinstance(f.load, Ask) else (f"{f.flops:.1e}", _hours(f.hours))
         table.add_row(escape(f"{f.load.stage}: {f.load.who}"), f"{f.load.tokens:,}", *cells)

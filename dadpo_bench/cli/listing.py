@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dadpo_bench import registry
+from dadpo_bench.cli.annotations import written, written_type
 from dadpo_bench.cli.options import JsonOption
 from dadpo_bench.recipe import load_recipe, shipped
 
@@ -64,18 +65,13 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: 
     Console().print(table)
 
 
-def _type(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return " | ".join(map(str, get_args(annotation)))
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
-
-
 def _fields(config: type[BaseModel]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "type": _type(field.annotation),
+            "type": written_type(field.annotation),
             "default": None if field.is_required() else field.get_default(call_default_factory=True),
+            "required": field.is_required(),
             "description": field.description or "",
         }
         for name, field in config.model_fields.items()
@@ -113,7 +109,8 @@ def show(
     if fields:
         table = Table("setting", "type", "default", "meaning", header_style="bold")
         for field in fields:
-            table.add_row(*(str(field[k]) for k in ("name", "type", "default", "description")))
+            default = "required" if field["required"] else written(field["default"])
+            table.add_row(*map(escape, (field["name"], field["type"], default, field["description"])))
         console.print(table)
     if text:
         console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)

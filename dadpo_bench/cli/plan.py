@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dadpo_bench.cli.options import JsonOption
 from dadpo_bench.errors import UserError
+from dadpo_bench.gpus import GPUS, check_gpu
 from dadpo_bench.recipe import load_recipe
 
 _EXAMPLES = """
@@ -38,7 +39,7 @@ def plan(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="h100-80gb, a100-80gb, a100-40gb, l40s-48gb or rtx4090-24gb; left out (or cpu): this machine.",
+            help=f"{', '.join(GPUS)}; left out (or cpu): this machine.",
         ),
     ] = None,
     utilisation: Annotated[
@@ -57,8 +58,9 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    chosen = load_recipe(recipe, changes or [])
+    check_gpu(gpu)
     given = dict(map(_config, configs or []))
+    chosen = load_recipe(recipe, changes or [])
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.forecast import as_data, show_plan
     from dadpo_bench.pipeline import make_plan

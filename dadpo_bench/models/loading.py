@@ -257,16 +257,18 @@ def reading(directory: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the library's own progress bars and remarks: the bench has its own."""
+    """Silence the library's own progress bars and remarks, and accelerate's: the bench has its own."""
     from transformers.utils import logging as library
 
-    logger = logging.getLogger("transformers")
-    level, bars = logger.level, library.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate")]
+    levels, bars = [logger.level for logger in loggers], library.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     library.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if bars:
             library.enable_progress_bar()  # type: ignore[no-untyped-call]

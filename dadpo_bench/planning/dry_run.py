@@ -17,7 +17,7 @@ from dadpo_bench.progress import dry
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import open_store
-from dadpo_bench.store.connection import copy_database
+from dadpo_bench.store.connection import copy_database, store_file
 
 
 class Rates(NamedTuple):
@@ -46,10 +46,13 @@ class Cost(NamedTuple):
 
 
 def estimate(plan: Plan, store: str) -> list[Cost]:
-    """Sizes of every stage as if nothing were done, and which of them the store holds; loads no weights."""
+    """Sizes of every stage as if nothing were done, and which of them the store holds; loads no weights.
+
+    Raises `UserError` for a store that cannot be one.
+    """
     known = plan.recipe.teacher.model == NAME and device().type == "cpu"
     rates = _CPU[str(compute_dtype())] if known else None
-    done = _done(plan, Path(store))
+    done = _done(plan, store_file(store))
     stages: dict[Stage, list[Load]] = {stage: [] for stage in Stage if stage not in (Stage.models, Stage.score)}
     for load in loads(plan):
         if load.stage in stages:
@@ -79,10 +82,10 @@ def _seconds(load: Load, rates: Rates) -> float:
             return 0
 
 
-def _done(plan: Plan, store: Path) -> list[Stage]:
+def _done(plan: Plan, store: Path | None) -> list[Stage]:
     """Stages that a SQLite store holds in full, found by walking through a copy of it."""
     sources = (plan.recipe.teacher.model, plan.recipe.student.model)
-    if not store.is_file() or not all(at_hand(source) for source in sources if source):
+    if store is None or not store.is_file() or not all(at_hand(source) for source in sources if source):
         return []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / store.name

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from dadpo_bench.gpus import GPUS, Hardware
 from dadpo_bench.models.flops import forward_flops
 from dadpo_bench.models.logprobs import SCORING_TOKENS
 from dadpo_bench.planning import footprint
 from dadpo_bench.planning.footprint import MASTER, Memory
-from dadpo_bench.planning.hardware import GPUS, Hardware
 from dadpo_bench.planning.load import Ask, Load, Prune, Rollouts, Sample, Score, Train
 from dadpo_bench.planning.shapes import Shapes
 from dadpo_bench.stages import Stage

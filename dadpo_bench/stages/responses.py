@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dadpo_bench.counts import counted
 from dadpo_bench.models import SAMPLER_VERSION, batches, chat_tokenizer, frozen, load_model, respond
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, known_responses, schema
@@ -57,7 +58,7 @@ def collect_responses(
 def _tell_of_long_prompts(bench: Bench, model: LocalModel, prompts: Sequence[Prompt], label: str) -> None:
     tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
     if cut := sum(tokenizer.too_long(p.messages()) for p in prompts):
-        bench.reporter.say(f"  {label}: {cut} prompts are too long for the model, which reads their ends only")
+        bench.reporter.say(f"  {label}: {counted(cut, 'prompts')} too long for the model, which reads the end only")
 
 
 def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> _Batch:

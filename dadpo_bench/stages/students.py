@@ -6,14 +6,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from dadpo_bench import registry
-from dadpo_bench.errors import WorkError
+from dadpo_bench.errors import Interrupted, WorkError
+from dadpo_bench.interrupts import finishing
 from dadpo_bench.left_behind import left_behind
 from dadpo_bench.models import chat_tokenizer, find, training, weights_key
 from dadpo_bench.models.loading import config_of, reading
@@ -87,7 +88,9 @@ def train(
 ) -> LocalModel:
     """A contestant's checkpoint of one seed. `settings` are the validated ones, `method` among them.
 
-    `before` is called where there is something to train. A training that was killed goes on from its last saving.
+    `before` is called where there is something to train. A training that was killed goes on from its last saving. The
+    first Ctrl-C lets it save once more and stop between two steps; one in processes of its own stops at once. Raises
+    `Interrupted` where steps are lost.
     """
     method_name = settings["method"]
     entry = registry.methods[method_name]
@@ -110,8 +113,11 @@ def train(
     label = f"train {name}, seed {seed}"
     output = bench.store.artefacts / f"{name}-seed{seed}-{key[:8]}"
 
+    stop, done, ending = _Stop(bench.reporter.say), 0, ExitStack()
+
     def make(scratch: Path) -> JsonObject:
         before()
+        ending.enter_context(finishing(stop.finish))
         trackers = bench.store.artefacts / "trackers"
         with (
             bench.reporter.bar(label, 1, "steps") as bar,
@@ -119,6 +125,8 @@ def train(
         ):
 
             def report(step: int, steps: int, values: JsonObject) -> None:
+                nonlocal done
+                done = step
                 row = {"derivation_key": key, "step": step, "values": dict(values)}
                 with bench.store.write() as session:
                     insert_missing(session, schema.Metric, [row])
@@ -141,13 +149,44 @@ def train(
                     cache=bench.store.artefacts / "teacher-logits",
                     report=report,
                     say=lambda line: bench.reporter.say(f"    {line}"),
+                    stop=stop,
                 ),
             )
         return checkpoint.model_dump(mode="json", exclude={"path"})
 
-    model = _derive(bench, key, "train", name, start.directory, output, dict(settings), start.chat_template, make)
-    _drop_state(output)
+    with ending:
+        try:
+            model = _derive(
+                bench, key, "train", name, start.directory, output, dict(settings), start.chat_template, make
+            )
+        except KeyboardInterrupt as error:
+            saved = _saved_step(output)
+            if saved < done:
+                how = f"goes on behind step {saved}" if saved else "begins anew"
+                raise Interrupted(f"with the same command {label} {how}") from error
+            raise
+        _drop_state(output)
     return model
+
+
+class _Stop:
+    """The first Ctrl-C within a training. One that never asks whether to stop is stopped at once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._heard = self._wanted = False
+
+    def __call__(self) -> bool:
+        """Asked by the training, as `Job.stop`."""
+        self._heard = True
+        return self._wanted
+
+    def finish(self) -> None:
+        """As `finishing` wants it."""
+        if not self._heard:  # there is nothing to save yet, or nobody who would
+            raise KeyboardInterrupt
+        self._wanted = True
+        self._say("    stopping where it can go on; Ctrl-C again stops at once")
 
 
 def _derive(
@@ -221,6 +260,11 @@ def _state(output: Path) -> Path:
 
 def _own_state(output: Path) -> Path:
     return output.parent / "unfinished" / f"{output.name}.{os.getpid()}"
+
+
+def _saved_step(output: Path) -> int:
+    """The last step whose state is kept, 0 where none is."""
+    return max((int(path.name.removeprefix("step-")) for path in _own_state(output).glob("step-*")), default=0)
 
 
 def _drop_state(output: Path) -> None:

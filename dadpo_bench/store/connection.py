@@ -114,11 +114,9 @@ def open_store(where: str, *, create: bool = True) -> Store:
     Raises `UserError` for a store that is missing (unless `create`), corrupted, unwritable, or made by a
     newer version of this program. An older store is upgraded after a backup copy was made beside it.
     """
-    if "://" in where and not where.startswith("sqlite"):
+    path = store_file(where)
+    if path is None:
         return _open_server(where, create=create)
-    if "://" in where and not where.startswith("sqlite:///"):
-        raise UserError(f"--store {where}: write a SQLite store as a path or as sqlite:///PATH")
-    path = Path(where.removeprefix("sqlite:///")).expanduser()
     if not path.exists():
         if not create:
             raise UserError(f"no store at {path}; `dadpo-bench run` makes one")
@@ -126,14 +124,24 @@ def open_store(where: str, *, create: bool = True) -> Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {path.parent}: {error.strerror}; choose another --store") from error
-    elif not path.is_file():
-        what = "a directory" if path.is_dir() else "no ordinary file"
-        raise UserError(f"{path} is {what}; --store takes a file")
     with _plainly(str(path)):
         published = path.exists() and _application_id(path) == _PUBLISHED
         store = Store(_sqlite_engine(path, published=published), path, published=published)
         _migrate(store, create=create)
     return store
+
+
+def store_file(where: str) -> Path | None:
+    """The file of a SQLite store, which need not be there; None for a server. Raises `UserError` where it cannot be."""
+    if "://" in where and not where.startswith("sqlite"):
+        return None
+    if "://" in where and not where.startswith("sqlite:///"):
+        raise UserError(f"--store {where}: write a SQLite store as a path or as sqlite:///PATH")
+    path = Path(where.removeprefix("sqlite:///")).expanduser()
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "no ordinary file"
+        raise UserError(f"{path} is {what}; --store takes a file")
+    return path
 
 
 def _open_server(url: str, *, create: bool) -> Store:
@@ -203,11 +211,15 @@ def _alembic(connection: Connection | None = None) -> Config:
     return config
 
 
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 def _migrate(store: Store, *, create: bool) -> None:
     """Bring the schema to this program's version; a published or newer store is refused instead."""
     scripts = ScriptDirectory.from_config(_alembic())
     with store.engine.connect() as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
+        revision = _revision(connection)
         tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
     if (tables or revision is not None) and schema.Protocol.__tablename__ not in tables:
         raise UserError(f"{store.name} is another program's database; choose another --store")
@@ -234,11 +246,11 @@ def _migrate(store: Store, *, create: bool) -> None:
 
 def upgrade(where: str) -> Store:
     """Open a store, a published one of an older version too: that is written anew. Raises as `open_store`."""
-    path = Path(where.removeprefix("sqlite:///")).expanduser()
-    if "://" not in path.name and path.is_file():
+    path = store_file(where)
+    if path is not None and path.is_file():
         with _plainly(where):
             published = _application_id(path) == _PUBLISHED
-        if published:
+        if published and not _is_current(path):
             with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
                 working = Path(folder) / path.name
                 copy_database(path, working)
@@ -247,6 +259,12 @@ def upgrade(where: str) -> Store:
                 with closing(open_store(str(working))) as store:
                     publish(store, path)
     return open_store(where, create=False)
+
+
+def _is_current(published: Path) -> bool:
+    store = Store(_sqlite_engine(published, published=True), published, published=True)
+    with closing(store), store.read() as session:
+        return _revision(session.connection()) == ScriptDirectory.from_config(_alembic()).get_current_head()
 
 
 def copy_database(source: Path, target: Path) -> None:

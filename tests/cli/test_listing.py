@@ -1,19 +1,26 @@
 """`list`, `show` and recipes: light, complete, typed."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Optional
 
+import pytest
+from pydantic import BaseModel
 from typer.testing import CliRunner, Result
 
+from dadpo_bench import registry
 from dadpo_bench.cli import app
+from dadpo_bench.cli.annotations import written, written_type
 
 
 def show(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_listing_and_help_import_no_torch() -> None:
+def test_listing_help_and_a_gpu_that_is_not_known_import_no_torch() -> None:
     script = (
         "import sys; sys.argv = ['dadpo-bench', *sys.argv[1:]]\n"
         "from dadpo_bench.cli import main\n"
@@ -28,6 +35,7 @@ def test_listing_and_help_import_no_torch() -> None:
         ["list", "tasks"],
         ["run", "--help"],
         ["plan", "--help"],
+        ["plan", "vicuna-7b-pruned20", "--gpu", "h100"],
     ):
         subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True)
 
@@ -77,3 +85,53 @@ def test_every_listed_thing_can_be_shown() -> None:
     for kind in ("tasks", "methods", "judges", "recipes"):
         for entry in json.loads(show("list", kind, "--json").stdout):
             assert show("show", kind, entry["name"]).exit_code == 0
+
+
+class Nested(BaseModel):
+    rank: int
+    kind: Literal["a", "b"] = "a"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "shown"),
+    [
+        (float, "float"),
+        (float | None, "float | null"),
+        (Optional[Literal["all", "last"]], "all | last | null"),  # noqa: UP045 - how pydantic keeps it
+        (Literal[1, True, None], "1 | true | null"),
+        (tuple[float, int] | None, "[float, int] | null"),
+        (tuple[str, ...], "[str, …]"),
+        (list[str | None], "[str | null, …]"),
+        (Mapping[str, list[int]], "{str: [int, …], …}"),
+        (Annotated[bool, "a note"], "bool"),
+        (Nested | None, "{rank: int, kind: a | b} | null"),
+        (Any, "anything"),
+    ],
+)
+def test_a_type_is_shown_as_its_values_are_written(annotation: Any, shown: str) -> None:
+    assert written_type(annotation) == shown
+
+
+def test_values_are_shown_as_a_recipe_has_them() -> None:
+    assert [*map(written, ("x", "", None, True, 1e-05, (1.0, 2.0)))] == [
+        "x",
+        '""',
+        "null",
+        "true",
+        "1e-05",
+        "[1.0, 2.0]",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["methods", "judges"])
+def test_no_setting_is_shown_with_pythons_own_words(kind: str) -> None:
+    for entry in getattr(registry, kind):
+        for setting in json.loads(show("show", kind, entry.name, "--json").stdout)["settings"]:
+            assert not re.search(r"\.|None|Optional|Literal|tuple|Union", setting["type"]), setting
+
+
+def test_a_setting_that_must_be_given_says_so() -> None:
+    settings = json.loads(show("show", "judges", "chat", "--json").stdout)["settings"]
+    assert [s["name"] for s in settings if s["required"]] == ["model"]
+    (model,) = [line for line in show("show", "judges", "chat").stdout.splitlines() if line.startswith("│ model ")]
+    assert "required" in model

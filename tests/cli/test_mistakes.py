@@ -48,6 +48,7 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadp"], "did you mean 'dadpo'?"),
         (["run", "dadpo", "--recipe", "smollm2-135m-pruned"], "did you mean 'smollm2-135m-pruned20'?"),
         (["run", "dadpo", "--recipe", "none.yaml"], "no recipe file none.yaml"),
+        (["run", "dadpo", "--recipe", "."], ". is a directory; name a recipe's YAML file"),
         (["run", "dadpo", "--judge", "pmy"], "did you mean 'pmi'?"),
         (["run", "dadpo", "--judge", "longer:x"], "takes no argument"),
         (["run", "dadpo", "--judge", "chat:gpt-4o"], "set OPENAI_API_KEY, or pass --judge pmi"),
@@ -183,7 +184,7 @@ def test_held_out_prompts_among_the_training_prompts_are_refused(
 ) -> None:
     held_out = (tmp_path / "held-out.jsonl").read_text()
     (tmp_path / "training.jsonl").write_text(held_out.split("\n")[0] + "\n")
-    assert "shares 1 prompts with the training prompts" in mistake(capfd, "run", "dadpo", "--recipe", tiny_recipe)
+    assert "shares 1 prompt with the training prompts" in mistake(capfd, "run", "dadpo", "--recipe", tiny_recipe)
 
 
 def failed(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -276,10 +277,11 @@ def test_a_store_of_a_newer_version_is_refused(
     assert "newer dadpo-bench (schema 9999)" in failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", path)
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_a_store_in_a_directorys_place_is_refused(
-    tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    dry: list[str], tiny_recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert "is a directory" in failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", tmp_path)
+    assert "is a directory" in failed(capfd, "run", "dadpo", "--recipe", tiny_recipe, "--store", tmp_path, *dry)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_one_drawn_order_costs_half_and_is_said(tiny_recipe: Path, tmp_path: Pat
     assert 2 * one == both
     assert "orders: one for each pair" in drawn
     assert "orders: one for each pair" not in board
-    assert "have only one of two orders scored" not in drawn
+    assert "Only one of two orders" not in drawn
     assert drawn.count("| sft | ") > 0
 
 

@@ -152,6 +152,14 @@ def test_a_plan_says_what_a_store_holds_and_changes_nothing(change: str, done: i
     assert sorted(p.name for p in finished.rglob("*")) == before
 
 
+def test_a_plan_says_what_a_store_holds_without_the_judges_key(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    plan = ["run", "dadpo", "--recipe", str(finished / "recipe.yaml"), "--judge", "chat:gpt-4o", "--dry-run", "--json"]
+    result = CliRunner().invoke(app, [*plan, "--store", str(finished / "local.sqlite3")])
+    assert result.exit_code == 0, result.stderr
+    assert [stage["stage"] for stage in json.loads(result.stdout) if not stage["done"]] == ["judge"]
+
+
 def test_a_fresh_store_has_the_tables_of_the_schema(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "fresh.sqlite3"))
     with store.engine.connect() as raw:
@@ -242,6 +250,17 @@ def test_an_older_published_store_is_upgraded_on_demand_alone(old: Store, tmp_pa
     with closing(open_store(str(path))) as upgraded:
         assert upgraded.published
     assert sorted(tmp_path.iterdir()) == sorted([path, *tmp_path.glob("old.sqlite3*")])
+
+
+def test_a_published_store_of_this_version_is_not_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "published.sqlite3"
+    with closing(open_store(str(tmp_path / "x.sqlite3"))) as store:
+        publish(store, path)
+    before, made = path.read_bytes(), path.stat()
+    done = CliRunner().invoke(app, ["db", "upgrade", "--store", str(path)])
+    assert (done.exit_code, done.output) == (0, f"{path} is up to date\n")
+    assert path.read_bytes() == before
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
 
 
 @pytest.fixture

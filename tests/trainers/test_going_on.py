@@ -17,6 +17,7 @@ from dadpo_bench.models import (
     sequence_log_probs,
 )
 from dadpo_bench.types import Example, Job
+from tests.tiny import build_tiny_model
 from tests.trainers.jobs import FP32, TIMES, Stopped, largest_difference, train
 from trainers import checkpoint
 
@@ -63,6 +64,57 @@ def test_a_training_interrupted_at_every_step_gives_the_weights_of_an_uninterrup
     assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0
     ours, theirs = ({k: v for k, v in m.items() if k not in TIMES} for m in (*rest, whole[-1]))
     assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dadpo", {"select": "last"}),
+        ("dadpo", {"validations": 3, "select": "best", "learning_rate": 0.05}),
+        ("on_policy_kd", {"max_new_tokens": 16}),
+    ],
+)
+def test_a_training_told_to_stop_before_any_step_is_saved_there(
+    method: str, settings: dict[str, Any], tiny: Path, teacher: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    def job(output: Path, asks: int) -> Job:
+        asked = itertools.count(1)
+        return Job(
+            tiny,
+            output,
+            examples[2:],
+            {"batch_size": 2, "epochs": 2, **settings},
+            seed=3,
+            teacher=teacher,
+            sampled_ids=False,
+            validation=examples[:2],
+            state=tmp_path / f"state of {output.name}",
+            stop=lambda: next(asked) == asks,
+        )
+
+    trained = registry.methods.load(method).train
+    steps = trained(job(tmp_path / "whole", 0)).steps
+    for stop in (1, 2, 2):
+        with pytest.raises(KeyboardInterrupt):
+            trained(job(tmp_path / "parts", stop))
+        shutil.rmtree(tmp_path / "parts", ignore_errors=True)
+    assert trained(job(tmp_path / "parts", 0)).steps == steps
+    assert [path.name for path in (tmp_path / "state of parts").iterdir()] == ["step-2"]
+    assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0
+
+
+def test_saving_a_model_whose_head_is_its_embedding_prints_nothing(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0)
+    tied = build_tiny_model(tmp_path / "tied", tie_word_embeddings=True)
+    bare = [example.model_copy(update={"signals": {}}) for example in examples]
+    train("sft", tied, tmp_path / "whole", bare)
+    with pytest.raises(Stopped):
+        train("sft", tied, tmp_path / "parts", bare, state=tmp_path / "state", stop=3)
+    assert not caplog.records
+    train("sft", tied, tmp_path / "parts", bare, state=tmp_path / "state")
+    assert largest_difference(tmp_path / "whole", tmp_path / "parts") == 0
 
 
 def test_a_half_written_state_is_never_gone_on_from(
