@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from dadpo_bench.judging.canaries import CANARIES
-from dadpo_bench.judging.comparisons import check_judge
+from dadpo_bench.judging.comparisons import voices
 from dadpo_bench.models import find
 from dadpo_bench.pipeline import Plan
 from dadpo_bench.planning.workload import CHARACTERS, FILLED
-from dadpo_bench.registry import judges
+from dadpo_bench.registry import JudgeEntry, judges
 from dadpo_bench.types import Comparison, JudgeContext, Prompt, Reply, Response
 
 _SHOWN = 2
@@ -22,13 +22,15 @@ _SHOWN = 2
 def show_questions(console: Console, plan: Plan) -> None:
     """Two prompts as they would be sent, placeholders for the responses, and the estimate; needs no key.
 
-    Nothing for a judge that cannot tell.
+    Of a panel those of every member. Nothing for a judge that cannot tell.
     """
+    for name, entry, config in voices(plan.recipe.judge, plan.recipe.judge_settings):
+        if preview := getattr(judges.load(entry.name), "preview", None):
+            _show_questions(console, plan, name, entry, partial(preview, config))
+
+
+def _show_questions(console: Console, plan: Plan, name: str, entry: JudgeEntry, preview: Callable[..., Any]) -> None:
     recipe = plan.recipe
-    entry, config = check_judge(recipe.judge, recipe.judge_settings)
-    preview = getattr(judges.load(entry.name), "preview", None)
-    if preview is None:
-        return
     context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     length = int(FILLED * CHARACTERS * recipe.evaluation.sampling.max_new_tokens)
@@ -46,11 +48,12 @@ def show_questions(console: Console, plan: Plan) -> None:
         return asked if pairwise else [comparison.contestant for comparison in asked]
 
     few = prompts[:: max(1, len(prompts) // 100)]
-    shown, _ = preview(config, context, items(few[:_SHOWN], 0), count)
-    _, cost = preview(config, context, items(few, length), count)
+    shown, _ = preview(context, items(few[:_SHOWN], 0), count)
+    _, cost = preview(context, items(few, length), count)
     for number, text in enumerate(shown, start=1):
-        say(f"\n--- question {number} to {recipe.judge} ---\n{text}")
-    say(f"\njudge, if nothing is stored: {cost}")
+        say(f"\n--- question {number} to {name} ---\n{text}")
+    who = "judge" if name == recipe.judge else f"judge, {name}"
+    say(f"\n{who}, if nothing is stored: {cost}")
 
 
 def _comparison(prompt: Prompt, length: int) -> Comparison:
