@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from dadpo_bench import registry
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.judging.asked import accord_of_members
 from dadpo_bench.judging.comparisons import (
     Match,
     OpenJudge,
@@ -162,8 +163,8 @@ class _Run:
     """By seed and split: both responses, and the signals once they are scored."""
 
 
-def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> None:
-    """Do what is owed of every stage up to `until`."""
+def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> OpenJudge:
+    """Do what is owed of every stage up to `until`; returns the judge."""
     recipe = plan.recipe
     with bench.store.write() as session:
         _note_plan(session, plan)
@@ -185,6 +186,7 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
     with bench.store.write() as session:
         finished = session.get_one(schema.Run, run_id)
         finished.finished = datetime.now(UTC)
+    return state.judge
 
 
 def _note_plan(session: Session, plan: Plan) -> None:
@@ -413,6 +415,7 @@ def _judge(run: _Run) -> None:
         for who, responses in given.items():
             if who[0] != TEACHER:
                 matches += [(responses[p.key], baseline[p.key]) for p in task.prompts]
+    contestants = list(matches)
     first, seed = run.plan.tasks[0], run.plan.seeds[0]
     few = first.prompts[: recipe.evaluation.canary_prompts]
     theirs, ours = (answers(bench, keys[who], first) for who in ((TEACHER, None), (FIRST, seed)))
@@ -422,6 +425,8 @@ def _judge(run: _Run) -> None:
     for made in canaries.values():
         matches += [(s, ours[s.response.prompt.key]) for s in made]
     tell_unscored(bench, ask(bench, run.judge, matches, f"judge {run.judge.name}", recipe.orders))
+    if accord := accord_of_members(bench, run.judge, contestants):
+        bench.reporter.say(f"  members agree: {accord}")
 
 
 def _score(run: _Run) -> None:
