@@ -42,7 +42,8 @@ class ChatConfig(Value):
     template: str = Field(
         "pairwise",
         description="Judge prompt: a registered template, or a file: ….toml, FastChat's judge_prompts.jsonl, an "
-        "Arena-Hard ….yaml, an AlpacaEval evaluator's directory, or alpaca_eval:EVALUATOR of the installed package.",
+        "Arena-Hard ….yaml, an AlpacaEval evaluator's directory, or alpaca_eval:EVALUATOR of the installed package; "
+        "of open judge models prometheus_eval:RUBRIC of the installed package, Selene's ….yaml, or a card's README.md.",
     )
     turns: Literal["all", "last"] | None = Field(
         None, description="Turns of a conversation that count: all, or the last alone. Null: as the template says."
@@ -208,9 +209,27 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
             return self.questions(item)
         return []
 
+    def usd(self, read: float, answered: float) -> float | None:
+        """What so many tokens cost; None where no price is known."""
+        return self.backend.usd(read, answered)
+
     def bill(self) -> str:
         """What it has cost, in one line."""
         return self.backend.bill()
+
+    @classmethod
+    def unfit(cls, config: Any, context: JudgeContext, items: Sequence[Item]) -> list[str]:
+        """Of each item why it would not be asked about, empty where it would; needs no key."""
+        judge = cls(config, context, key=False)
+
+        def reason(item: Item) -> str:
+            try:
+                judge.questions(item)
+            except Unanswered as unanswered:
+                return unanswered.reason
+            return ""
+
+        return [reason(item) for item in items]
 
     @classmethod
     def preview(cls, config: Any, context: JudgeContext, items: Sequence[Item], count: int) -> tuple[list[str], str]:

@@ -17,7 +17,8 @@ class ChatScoreConfig(ChatConfig):
 
     template: str = Field(
         "score",
-        description="Judge prompt: a registered template, or a file: ….toml, or FastChat's judge_prompts.jsonl.",
+        description="Judge prompt: a registered template, or a file: ….toml, FastChat's judge_prompts.jsonl, or "
+        "Selene's ….yaml; or prometheus_eval:RUBRIC of the installed package.",
     )
 
 

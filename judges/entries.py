@@ -125,4 +125,9 @@ ranking = _parser("ranking", "the rank of the first model in a list of {'model':
 line_label = _parser("line-label", "the one label that lines begin with", "AlpacaEval")
 score_pair = _parser("score-pair", "two scores on the first line", "AlpacaEval")
 fastchat_rating = _parser("fastchat-rating", "the last [[number]], else the last [number]", "FastChat", rates=True)
+result = _parser("result", "the label behind the last [RESULT] or **Result:**", "Prometheus 2, Selene")
+result_rating = _parser(
+    "result-rating", "the whole number behind the last [RESULT] or **Result:**", "Prometheus 2, Selene", rates=True
+)
+json_choice = _parser("json-choice", 'the label of the last "Choice": "…"', "CompassJudger-2")
 arena_hard = _parser("arena-hard", "the one [[A>>B]]-like label, however often", "Arena-Hard")

@@ -90,6 +90,45 @@ def ranking(text: str, _tokens: Sequence[Token], offered: Offered) -> Reading:
     return Reading(1.0 if ranks[-1] == "1" else 0.0) if ranks else UNREAD
 
 
+# What judge models put before their verdict: [RESULT] (Prometheus), **Result:** (Selene), and what Prometheus's own
+# parser lets pass for it. Every repetition is bounded: the search is linear.
+_RESULT = re.compile(r"\[result\]:?|\[result:|\*\*result:?\*\*:?|^result:", re.IGNORECASE | re.MULTILINE)
+_OPENED, _CLOSED = r"[\s*(\[\"]{0,20}", r"[*)\].\"]{0,9}[^\S\n]{0,20}(?:\n|$)"
+_SIDE = re.compile(rf"{_OPENED}(?:response\s{{1,3}})?(\w{{1,9}}){_CLOSED}", re.IGNORECASE)
+_SCORE = re.compile(rf"{_OPENED}(\d{{1,2}})(?:\s?(?:/|out of)\s?(\d{{1,2}}))?{_CLOSED}", re.IGNORECASE)
+
+
+def _behind_result(text: str, wanted: re.Pattern[str]) -> re.Match[str] | None:
+    """What alone stands on its line behind the last mark of a result."""
+    end = max((mark.end() for mark in _RESULT.finditer(text)), default=None)
+    return None if end is None else wanted.match(text, end)
+
+
+def result(text: str, _tokens: Sequence[Token], offered: Offered) -> Reading:
+    """The label alone behind the last `[RESULT]` or `**Result:**`; anything else there is no verdict."""
+    found = _behind_result(text, _SIDE)
+    named = {label: choice for choice, label in offered.labels.items()}
+    return _worth(named.get(found[1]) if found else None, offered)
+
+
+def result_rating(text: str, _tokens: Sequence[Token], offered: Offered) -> Reading:
+    """The whole number alone, or out of the highest, behind the last `[RESULT]` or `**Result:**`."""
+    found = _behind_result(text, _SCORE)
+    if not found or (found[2] and float(found[2]) != offered.scale[1]):
+        return UNREAD
+    return _rated([found[1]], offered)
+
+
+_CHOICE = re.compile(r'"choice"\s{0,9}:\s{0,9}"([^"\n]{1,40})"', re.IGNORECASE)
+
+
+def json_choice(text: str, _tokens: Sequence[Token], offered: Offered) -> Reading:
+    """The label, in square brackets or not, of the last `"Choice": "…"`; anything else there is no verdict."""
+    found = _CHOICE.findall(text)
+    named = {label: choice for choice, label in offered.labels.items()}
+    return _worth(named.get(found[-1].strip("[] ")) if found else None, offered)
+
+
 _NUMBER = r"(\d{1,4}(?:\.\d{0,6})?)"
 _SCORES = re.compile(rf"\s{{0,9}}{_NUMBER}[ ,]\s{{0,9}}{_NUMBER}\s{{0,9}}(?:\n|$)")
 

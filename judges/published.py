@@ -24,6 +24,8 @@ from dadpo_bench.registry import unknown
 from judges.template import Body
 from judges.verdicts import Choice
 
+Kind = Literal["pairwise", "pointwise"]
+
 Read = tuple[Mapping[str, Any], list[bytes]]
 """A template's settings, and the bytes of the files they came from."""
 
@@ -41,10 +43,10 @@ _RENAMED = {
 _ARENA_2024 = {"question_1": "question", "answer_1": "answer_a", "answer_2": "answer_b"}
 _FASTCHAT = {"ref_answer_1": "reference_1", "ref_answer_2": "reference_2"}
 
-_WORD = re.compile(r"\{(\w+)\}")
+WORD = re.compile(r"\{(\w+)\}")
 
 
-def _formatted(text: str, renamed: Mapping[str, str]) -> str:
+def formatted(text: str, renamed: Mapping[str, str]) -> str:
     """A `str.format` template with our names. Raises `ValueError` for what one pass over `{name}`s cannot fill."""
     parts: list[str] = []
     fields: list[str] = []
@@ -55,9 +57,22 @@ def _formatted(text: str, renamed: Mapping[str, str]) -> str:
                 raise ValueError("its braces are more than places to fill")
             fields.append(renamed.get(field, field))
             parts.append(f"{{{fields[-1]}}}")
-    if _WORD.findall("".join(parts)) != fields:  # doubled braces that would be filled
+    if WORD.findall("".join(parts)) != fields:  # doubled braces that would be filled
         raise ValueError("its braces are more than places to fill")
     return "".join(parts)
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """The same text with our names for its places."""
+    return WORD.sub(lambda word: f"{{{names.get(word[1], word[1])}}}", text)
+
+
+def installed(package: str, remedy: str) -> Path:
+    """The directory of an installed package, which is not imported. Raises `UserError` where there is none."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the package {package} is not installed: {remedy}")
+    return Path(spec.submodule_search_locations[0])
 
 
 # --- FastChat: MT-Bench ---
@@ -65,7 +80,7 @@ def _formatted(text: str, renamed: Mapping[str, str]) -> str:
 _FASTCHAT_LABELS = {Choice.first: "[[A]]", Choice.second: "[[B]]", Choice.tie: "[[C]]"}
 
 
-def fastchat(path: Path, kind: Literal["pairwise", "pointwise"]) -> Read:
+def fastchat(path: Path, kind: Kind) -> Read:
     """`judge_prompts.jsonl`: the prompts of one kind, with reference where the prompt has one.
 
     Of a conversation the pairwise prompts judge the last turn; the single ones rate each. Sampling as in
@@ -81,7 +96,7 @@ def fastchat(path: Path, kind: Literal["pairwise", "pointwise"]) -> Read:
             continue
         if entry["output_format"] != form:
             raise ValueError(f"'{entry['name']}': output format {entry['output_format']} is not read")
-        user = _formatted(entry["prompt_template"], _FASTCHAT)
+        user = formatted(entry["prompt_template"], _FASTCHAT)
         case = ("{question_2}" in user, "{reference_1}" in user)
         if case in bodies:
             raise ValueError(f"'{entry['name']}' and another are for the same prompts: keep one of them in the file")
@@ -126,9 +141,9 @@ def arena_hard(path: Path) -> Read:
     if isinstance(text, list):
         if len(text) != 1:
             raise ValueError("it asks several questions in a row, which this judge does not")
-        text = _formatted(text[0], _ARENA_2024)
+        text = formatted(text[0], _ARENA_2024)
     else:
-        text = _formatted(text, _RENAMED)
+        text = formatted(text, _RENAMED)
     if "system_prompt" in config:
         bodies = [Body(system=config["system_prompt"], user=text)]
     else:
@@ -181,12 +196,8 @@ def installed_evaluator(name: str) -> Path:
 
     Raises `UserError` where it or the package is not there.
     """
-    spec = find_spec("alpaca_eval")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "the package alpaca_eval is not installed: pip install --no-deps alpaca_eval, or name a directory"
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "evaluators_configs"
+    remedy = "pip install --no-deps alpaca_eval, or name a directory"
+    folder = installed("alpaca_eval", remedy) / "evaluators_configs"
     known = sorted(config.parent.name for config in folder.glob("*/configs.yaml"))
     if name not in known:
         raise UserError(unknown("AlpacaEval evaluator", name, known))
@@ -194,13 +205,16 @@ def installed_evaluator(name: str) -> Path:
 
 
 def alpaca_eval(directory: Path) -> Read:
-    """An evaluator's directory: `configs.yaml` and the ChatML prompt it names, in its own or a sister directory."""
+    """An evaluator's directory: `configs.yaml` and the ChatML prompt it names, in its own or a sister directory.
+
+    Of several evaluators in one file the directory's name chooses.
+    """
     content = (directory / "configs.yaml").read_bytes()
     configs = yaml.safe_load(content)
     if not isinstance(configs, dict) or not configs:
         raise ValueError("its configs.yaml names no evaluator")
     if len(configs) > 1 and directory.name not in configs:
-        raise ValueError(f"its configs.yaml names {len(configs)} evaluators: keep one of them")
+        raise ValueError(f"its configs.yaml names {len(configs)} evaluators: name the directory after one of them")
     config = configs[directory.name] if directory.name in configs else next(iter(configs.values()))
     kwargs = config.get("completions_kwargs", {})
     if config.get("batch_size", 1) != 1:
@@ -217,7 +231,7 @@ def alpaca_eval(directory: Path) -> Read:
         "bodies": (_chatml(text.decode()),),
         "sampling": {name: kwargs[name] for name in ("temperature", "max_tokens", "top_logprobs") if name in kwargs},
         "fenced": False,
-    }, [content, text]
+    }, [content, text, *([directory.name.encode()] if len(configs) > 1 else [])]
 
 
 def _chatml(text: str) -> Body:
@@ -225,7 +239,7 @@ def _chatml(text: str) -> Body:
     messages = _MESSAGE.findall(text)
     if [role for role, _ in messages] not in (["system", "user"], ["user"]) or _MESSAGE.sub("", text).strip():
         raise ValueError("its prompt is no ChatML of one system and one user message")
-    texts = [_WORD.sub(lambda word: f"{{{_RENAMED.get(word[1], word[1])}}}", text.strip()) for _, text in messages]
+    texts = [renamed(text.strip(), _RENAMED) for _, text in messages]
     return Body(system="".join(texts[:-1]), user=texts[-1])
 
 

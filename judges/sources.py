@@ -6,7 +6,7 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -15,13 +15,15 @@ from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import explain
 from dadpo_bench.registry import unknown
-from judges.published import alpaca_eval, arena_hard, fastchat, installed_evaluator
+from judges.open_judges import model_card, prometheus, selene
+from judges.published import Kind, Read, alpaca_eval, arena_hard, fastchat, installed_evaluator
 from judges.template import Body, Template
 
-Kind = Literal["pairwise", "pointwise"]
-
-INSTALLED = "alpaca_eval:"
-"""Prefix of an evaluator in an installed `alpaca_eval` package."""
+_INSTALLED: Mapping[str, Callable[[str, Kind], Read]] = {
+    "alpaca_eval": lambda evaluator, _: alpaca_eval(installed_evaluator(evaluator)),
+    "prometheus_eval": prometheus,
+}
+"""Installed packages whose prompts are named `PACKAGE:NAME`."""
 
 
 def load(name: str, kind: Kind = "pairwise") -> Template:
@@ -29,7 +31,8 @@ def load(name: str, kind: Kind = "pairwise") -> Template:
 
     `name` is a registered template, or a file: `….toml` of our own form; FastChat's `judge_prompts.jsonl`, its
     default prompts of that kind; an Arena-Hard config `….yaml`; an AlpacaEval evaluator's directory, or
-    `alpaca_eval:EVALUATOR` where that package is installed.
+    `alpaca_eval:EVALUATOR` where that package is installed; of open judge models `prometheus_eval:RUBRIC` where that
+    package is installed, Selene's prompt `….yaml`, or the card `….md` of Skywork-Critic or CompassJudger-2.
 
     Raises `UserError` where there is none, where it is no valid template, or one for another kind of judge.
     """
@@ -48,16 +51,18 @@ def load(name: str, kind: Kind = "pairwise") -> Template:
     return template
 
 
-def _read(name: str, kind: Kind) -> tuple[Mapping[str, Any], list[bytes]]:
+def _read(name: str, kind: Kind) -> Read:
     """A template's settings and the bytes of the files they came from."""
-    if name.startswith(INSTALLED):
-        return alpaca_eval(installed_evaluator(name.removeprefix(INSTALLED)))
+    package, colon, inside = name.partition(":")
+    if colon and package in _INSTALLED:
+        return _INSTALLED[package](inside, kind)
     path = Path(name).expanduser()
-    formats: Mapping[str, Callable[[Path], tuple[Mapping[str, Any], list[bytes]]]] = {
+    formats: Mapping[str, Callable[[Path], Read]] = {
         ".toml": lambda file: (_toml(content := file.read_bytes()), [content]),
         ".jsonl": lambda file: fastchat(file, kind),
-        ".yaml": arena_hard,
-        ".yml": arena_hard,
+        ".yaml": _yaml,
+        ".yml": _yaml,
+        ".md": model_card,
     }
     if path.suffix in formats:
         if not path.is_file():
@@ -69,6 +74,11 @@ def _read(name: str, kind: Kind) -> tuple[Mapping[str, Any], list[bytes]]:
     if (path / "configs.yaml").is_file():
         return alpaca_eval(path)
     raise UserError(unknown("judge template", name, registry.templates.names()))
+
+
+def _yaml(path: Path) -> Read:
+    config = yaml.safe_load(path.read_bytes())
+    return selene(path) if isinstance(config, dict) and "user_template" in config else arena_hard(path)
 
 
 def _sha256(contents: list[bytes]) -> str:

@@ -30,6 +30,7 @@ _KNOWN = {
     "pointwise": {"question", "answer", "conversation", "lowest", "highest"},
 }
 _GUIDES = ("reference", "checklist")
+_WHOLE = {"conversation", "conversation_a", "conversation_b"}
 _COUNTING: Mapping[Turns, str] = {"all": "all_turns", "last": "last_turn"}
 
 # The judge's tokenizer is unknown to us: these are the shapes of the control tokens of common chat
@@ -55,7 +56,13 @@ class Body(Value):
     with_reference: bool = False
     """For prompts with a reference alone; other ones are for prompts with and without."""
     category: str = ""
-    """For prompts of this category alone."""
+    """For prompts of this category alone.
+
+    Verdicts are kept by judge, responses and order, and a prompt's category is part of none. So responses that two
+    tasks share, or that stay the same while their prompt gets another category, keep the verdict of the wording in
+    which they were asked: of one run the last task's that has them, else the first run's. Tasks answered in batches
+    of other prompts share no responses.
+    """
 
     def suits(self, prompt: Prompt) -> bool:
         """Whether the prompt is one of those."""
@@ -182,6 +189,8 @@ class Template(Value):
         values |= {"lowest": f"{self.scale[0]:g}", "highest": f"{self.scale[1]:g}"}
         for name in body.placeholders - set(values):
             raise Unfit(_lacking(name, prompt))
+        if prompt.system and not body.placeholders & (_WHOLE | ({"question"} if self.fenced else set())):
+            raise Unfit("template shows no system text")
         system, user = _fill(body.system, values), _fill(body.user, values)
         if self.placement == "user" and system:
             system, user = "", f"{system}\n\n{user}"

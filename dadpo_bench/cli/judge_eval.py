@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dadpo_bench.cli.options import STORE, JsonOption, StoreOption
+from dadpo_bench.cli.options import (
+    STORE,
+    BackendOption,
+    BudgetOption,
+    ConcurrencyOption,
+    JsonOption,
+    MaxCallsOption,
+    StoreOption,
+    TemplateOption,
+    judge_changes,
+)
 from dadpo_bench.errors import UserError
 from dadpo_bench.places import REFERENCE_STORE
 from dadpo_bench.recipe import DEFAULT, load_recipe
@@ -49,6 +59,11 @@ def judge_eval(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the judge.")
     ] = None,
+    backend: BackendOption = None,
+    template: TemplateOption = None,
+    concurrency: ConcurrencyOption = None,
+    max_calls: MaxCallsOption = None,
+    budget_usd: BudgetOption = None,
     against: Annotated[
         str | None, typer.Option(metavar="JUDGE", help="Another judge, at its defaults, on the same pairs.")
     ] = None,
@@ -61,7 +76,10 @@ def judge_eval(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    recipe = load_recipe(DEFAULT, [f"judge_settings.{change}" for change in changes or []], judge)
+    options = judge_changes(
+        backend=backend, template=template, concurrency=concurrency, max_calls=max_calls, budget_usd=budget_usd
+    )
+    recipe = load_recipe(DEFAULT, [*(f"judge_settings.{change}" for change in changes or []), *options], judge)
     if (against or retest) and not pairs:
         raise UserError("--against and --retest go with --pairs")
     from dadpo_bench.engine import LocalEngine
@@ -165,6 +183,7 @@ _LINES = {
     "retest": "agrees with itself, asked again",
     "tokens_per_1000": "tokens of 1,000 judgments",
     "answer_tokens_per_1000": "… of the answers alone",
+    "usd_per_1000": "USD of 1,000 judgments",
     "seconds_per_1000": "seconds of 1,000 judgments, one by one",
 }
 _COEFFICIENTS = {"cohen_kappa", "krippendorff_alpha", "krippendorff_alpha_of_labels"}
@@ -201,6 +220,8 @@ def _cell(name: str, value: Any) -> str:
         return f"{value['share']:.1f} % ({value['low']:.1f} to {value['high']:.1f}) of {value['votes']}"
     if name in _COEFFICIENTS:
         return f"{value:.2f}"
+    if name == "usd_per_1000":
+        return f"{value:,.2f}"
     return f"{value:,.0f}" if name.endswith("_per_1000") else f"{value:.1f} %"
 
 

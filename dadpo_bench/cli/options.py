@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,27 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 STORE = str(DEFAULT_STORE)
+
+BackendOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Who answers a chat judge: see `list judges`; an endpoint by default."),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|PATH", help="Judge prompt: see `list judges`; published ones by their own files."),
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option(min=1, help="Calls of a judge in flight at once; fewer while it is overrun.")
+]
+MaxCallsOption = Annotated[int | None, typer.Option(min=0, help="Calls of a judge at most; the rest stays owed.")]
+BudgetOption = Annotated[
+    float | None, typer.Option(min=0, help="USD that a judge may cost at most; the rest stays owed.")
+]
+
+
+def judge_changes(**settings: Any) -> list[str]:
+    """Options that stand for settings of the recipe's judge, as `--set` would give them."""
+    return [f"judge_settings.{name}={value}" for name, value in settings.items() if value is not None]
 
 
 def relative(path: Path) -> str:

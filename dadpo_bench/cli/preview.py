@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -22,15 +23,18 @@ _SHOWN = 2
 def show_questions(console: Console, plan: Plan) -> None:
     """Two prompts as they would be sent, placeholders for the responses, and the estimate; needs no key.
 
-    Of a panel those of every member. Nothing for a judge that cannot tell.
+    Of a panel those of every member. Of prompts that would not be asked about, how many and why. Nothing for a judge
+    that cannot tell.
     """
     for name, entry, config in voices(plan.recipe.judge, plan.recipe.judge_settings):
-        if preview := getattr(judges.load(entry.name), "preview", None):
-            _show_questions(console, plan, name, entry, partial(preview, config))
+        _show_questions(console, plan, name, entry, config)
 
 
-def _show_questions(console: Console, plan: Plan, name: str, entry: JudgeEntry, preview: Callable[..., Any]) -> None:
+def _show_questions(console: Console, plan: Plan, name: str, entry: JudgeEntry, config: Any) -> None:
     recipe = plan.recipe
+    judge = judges.load(entry.name)
+    if not hasattr(judge, "preview"):
+        return
     context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     length = int(FILLED * CHARACTERS * recipe.evaluation.sampling.max_new_tokens)
@@ -48,11 +52,15 @@ def _show_questions(console: Console, plan: Plan, name: str, entry: JudgeEntry, 
         return asked if pairwise else [comparison.contestant for comparison in asked]
 
     few = prompts[:: max(1, len(prompts) // 100)]
-    shown, _ = preview(context, items(few[:_SHOWN], 0), count)
-    _, cost = preview(context, items(few, length), count)
+    reasons = judge.unfit(config, context, items(prompts, 0))
+    fitting = [prompt for prompt, reason in zip(prompts, reasons, strict=True) if not reason]
+    shown, _ = judge.preview(config, context, items(fitting[:_SHOWN], 0), count)
+    _, cost = judge.preview(config, context, items(few, length), count)
     for number, text in enumerate(shown, start=1):
         say(f"\n--- question {number} to {name} ---\n{text}")
     who = "judge" if name == recipe.judge else f"judge, {name}"
+    for reason, number in Counter(filter(None, reasons)).most_common():
+        say(f"\n{who}: {number} of {len(prompts)} prompts stay unscored: {reason}")
     say(f"\n{who}, if nothing is stored: {cost}")
 
 

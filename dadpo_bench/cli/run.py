@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from dadpo_bench.cli.options import STORE, JsonOption, StoreOption
+from dadpo_bench.cli.options import (
+    STORE,
+    BackendOption,
+    BudgetOption,
+    ConcurrencyOption,
+    JsonOption,
+    MaxCallsOption,
+    StoreOption,
+    TemplateOption,
+    judge_changes,
+)
 from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import DEFAULT as DEFAULT_RECIPE
 from dadpo_bench.recipe import load_recipe
@@ -52,21 +62,15 @@ def run(
         str | None,
         typer.Option(metavar="NAME[:ARG]", help="Judge other than the recipe's, e.g. chat:gpt-4o."),
     ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|PATH", help="Judge prompt: see `list judges`; published ones by their own files."),
-    ] = None,
+    backend: BackendOption = None,
+    template: TemplateOption = None,
     orders: Annotated[
         Literal["both", "random"] | None,
         typer.Option(help="Orders in which a pairwise judge sees two responses; `random` costs half."),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Calls of a judge in flight at once; fewer while it is overrun.")
-    ] = None,
-    max_calls: Annotated[int | None, typer.Option(min=0, help="Calls of a judge at most; the rest stays owed.")] = None,
-    budget_usd: Annotated[
-        float | None, typer.Option(min=0, help="USD that a judge may cost at most; the rest stays owed.")
-    ] = None,
+    concurrency: ConcurrencyOption = None,
+    max_calls: MaxCallsOption = None,
+    budget_usd: BudgetOption = None,
     until: Annotated[str, typer.Option(metavar="STAGE", help=f"Stop behind this stage: {', '.join(Stage)}.")] = "score",
     store: StoreOption = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and time; do nothing.")] = False,
@@ -82,17 +86,12 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    judging = {
-        f"judge_settings.{name}": value
-        for name, value in (
-            ("template", template),
-            ("concurrency", concurrency),
-            ("max_calls", max_calls),
-            ("budget_usd", budget_usd),
-        )
-    }
     changes = changes or []
-    options = [f"{name}={value}" for name, value in {"orders": orders, **judging}.items() if value is not None]
+    options = judge_changes(
+        backend=backend, template=template, concurrency=concurrency, max_calls=max_calls, budget_usd=budget_usd
+    )
+    if orders is not None:
+        options.append(f"orders={orders}")
     chosen = load_recipe(recipe, [*changes, *options], judge)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("start dadpo-bench once, as itself; --launch '--num_processes N' is for its trainings")

@@ -5,6 +5,7 @@ What stayed unscored is kept with its reason, counted as such, and owed again on
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -79,7 +80,7 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
     values = dict(settings)
     if colon:
         if not entry.argument:
-            raise UserError(f"judge '{base}' takes no argument; write --judge {base}")
+            raise UserError(f"judge '{base}' takes no argument; write {base}")
         values[entry.argument] = argument
     if not entry.config:
         if values:
@@ -89,11 +90,19 @@ def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any
     try:
         return entry, config.model_validate(values)
     except ValidationError as error:
-        if entry.argument and entry.argument not in values:
-            raise UserError(
-                f"judge '{base}' needs its {entry.argument}: --judge {base}:{entry.argument.upper()}"
-            ) from error
-        raise UserError(explain(error, f"judge {base}", list(config.model_fields))) from error
+        argument = entry.argument
+        if any(found["type"] == "missing" and found["loc"] == (argument,) for found in error.errors()):
+            raise UserError(f"judge '{base}' needs its {argument}: {base}:{argument.upper()}") from error
+        raise UserError(_wrong(error, base, list(config.model_fields))) from error
+
+
+def _wrong(error: ValidationError, judge: str, known: list[str]) -> str:
+    """What is wrong with a judge's settings; a setting that only other judges have is no slip of the pen."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden" and not difflib.get_close_matches(name, known, n=1):
+        return f"judge '{judge}' takes no {name}; it takes {', '.join(sorted(known))}"
+    return explain(error, f"judge {judge}", known)
 
 
 def construct_judge(name: str, settings: Mapping[str, Any], context: JudgeContext) -> tuple[JudgeEntry, Any]:

@@ -111,14 +111,14 @@ def _row(stored: Stored) -> dict[str, Any]:
 
 
 def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str, Any]:
-    """Tokens and seconds of 1,000 judgments, as the endpoint counted them; null where no call was counted.
+    """Tokens, USD and seconds of 1,000 judgments; null where no call was counted, USD where no price is known.
 
     Of a panel 1,000 of every member's.
     """
     if judge.members:
         costs = [_cost(bench, member, matches) for member in judge.members]
-        known = {name: [cost[name] for cost in costs if cost[name] is not None] for name in costs[0]}
-        return {name: sum(given) if given else None for name, given in known.items()}
+        counted = [cost for cost in costs if cost["tokens_per_1000"] is not None] or costs[:1]
+        return {name: None if None in (c := [cost[name] for cost in counted]) else sum(c) for name in costs[0]}
     pointwise = judge.entry.kind == "pointwise"
     table: Any = schema.Rating if pointwise else schema.Verdict
     which = table.response_key if pointwise else table.contestant_response
@@ -132,8 +132,11 @@ def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str,
             total += [value or 0 for value in session.execute(query).one()]
     names = ("tokens_per_1000", "answer_tokens_per_1000", "seconds_per_1000")
     if not total[0]:
-        return dict.fromkeys(names)
-    return {name: 1000 * float(value / total[0]) for name, value in zip(names, total[1:], strict=True)}
+        return dict.fromkeys((*names, "usd_per_1000"))
+    found = {name: 1000 * float(value / total[0]) for name, value in zip(names, total[1:], strict=True)}
+    tokens, answered, _ = found.values()
+    usd = judge.judge.usd(tokens - answered, answered) if hasattr(judge.judge, "usd") else None
+    return {**found, "usd_per_1000": usd}
 
 
 def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> agreement.Share | None:

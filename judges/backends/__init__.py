@@ -113,6 +113,10 @@ class Backend(ABC):
     def estimate(self, samples: Sequence[Sequence[Message]], count: int) -> str:
         """One line on what `count` questions like the samples take."""
 
+    def usd(self, read: float, answered: float) -> float | None:
+        """What so many tokens cost; None where no price is known."""
+        return None
+
     @abstractmethod
     def bill(self) -> str:
         """One line on what has been taken."""

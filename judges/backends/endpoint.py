@@ -141,6 +141,10 @@ class Endpoint(Backend):
         """Calls, tokens and USD."""
         return self.meter.estimate(samples, count)
 
+    def usd(self, read: float, answered: float) -> float | None:
+        """By the model's price."""
+        return self.meter.price.usd(read, answered) if self.meter.price else None
+
     def bill(self) -> str:
         """Calls, tokens and USD."""
         return self.meter.bill()

@@ -123,7 +123,7 @@ def test_asked_without_a_store_it_asks_every_member() -> None:
     [
         ({"members": "pmi"}, "judge panel.members: name at least two judges, e.g. pmi+longer"),
         ({"members": []}, "name at least two judges"),
-        ({}, "judge 'panel' needs its members: --judge panel:MEMBERS"),
+        ({}, "judge 'panel' needs its members: panel:MEMBERS"),
         ({"members": "pmi+longr"}, "unknown judge 'longr'; did you mean 'longer'?"),
         ({"members": "pmi+"}, "unknown judge ''"),
         ({"members": "pmi+longer:x"}, "judge 'longer' takes no argument"),

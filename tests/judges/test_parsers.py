@@ -233,8 +233,15 @@ def test_a_graded_reading_lies_between_nothing_and_all_or_says_why_not(top: dict
         "]]" * 50_000,
         "\n" * 10**5,
         "\u2028" * 10**5,
+        "[RESULT]" * 12_000,
+        "[RESULT] " + "A " * 50_000,
+        "[RESULT]" + "*" * 10**5,
+        "**Result:**" * 9_000 + " 5" * 30_000,
+        "\nresult:" * 12_000,
+        '"Choice": "' * 9_000,
+        '"Choice"' + " " * 10**5,
     ],
-    ids=lambda attack: repr(attack[:8]),
+    ids=lambda attack: repr(attack[:12]),
 )
 def test_100_kb_of_almost_verdicts_cost_milliseconds(attack: str) -> None:
     for name in registry.parsers.names():

@@ -99,6 +99,31 @@ def test_the_sha256_is_of_all_the_files(tmp_path: Path) -> None:
     assert len(seen) == 3
 
 
+def test_of_several_evaluators_the_directorys_name_chooses_and_counts(tmp_path: Path) -> None:
+    def several(*names: str) -> list[str]:
+        configs = {name: LOGPROBS | {"completion_parser_kwargs": tokens} for name, tokens in others.items()}
+        found = []
+        for name in names:
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "configs.yaml").write_text(yaml.safe_dump(configs), encoding="utf-8")
+            found.append(str(tmp_path / name))
+        return found
+
+    evaluator(tmp_path)
+    others = {"mine": TOKENS, "swapped": TOKENS | {"numerator_token": "M"}}
+    mine, swapped = map(load, several("mine", "swapped"))
+    assert (mine.labels[Choice.first], swapped.labels[Choice.first]) == ("m", "M")
+    assert mine.sha256 != swapped.sha256
+    with pytest.raises(UserError, match="2 evaluators: name the directory after one of them"):
+        load(*several("third"))
+
+
+def test_one_evaluators_key_is_of_its_two_files_alone(tmp_path: Path) -> None:
+    files = [Path(evaluator(tmp_path)) / "configs.yaml", tmp_path / "sister" / "prompt.txt"]
+    sums = [hashlib.sha256(file.read_bytes()).digest() for file in files]
+    assert load(str(tmp_path / "mine")).sha256 == hashlib.sha256(b"".join(sums)).hexdigest()
+
+
 @pytest.mark.parametrize(
     ("changes", "parser", "labels"),
     [
@@ -150,6 +175,11 @@ def test_an_evaluator_that_cannot_be_run_exactly_is_refused(
 def test_alpaca_eval_shows_one_turn(tmp_path: Path) -> None:
     with pytest.raises(Unfit, match="template shows one turn"):
         load(evaluator(tmp_path)).fill(comparison(("1", "2"), ("3", "4"), turns=("a", "b")))
+
+
+def test_a_prompt_with_system_text_is_refused_where_it_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(Unfit, match="template shows no system text"):
+        load(evaluator(tmp_path)).fill(comparison(system="Be brief."))
 
 
 def test_without_the_package_its_evaluators_are_named_by_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 import httpx2
 import pytest
+from sqlalchemy import select
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.models.embedded import embedded_teacher
-from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response
-from judges.chat import Chat
-from tests.judges.configs import chat_config
+from dadpo_bench.store import open_store, schema
+from dadpo_bench.types import Outcome
+from tests.conftest import environment, program
 
+SHORT = """
+parser = "last-label"
+system = "Which answer is better? Say {first} or {second}."
+single_turn = "{question} {first} {open}{answer_a}{close} {second} {open}{answer_b}{close}"
+multi_turn = "{first} {conversation_a} {second} {conversation_b}"
+[labels]
+first = "[[A]]"
+second = "[[B]]"
+"""
 COMMAND = Path(sys.executable).with_name("transformers")
 pytestmark = pytest.mark.slow
 
@@ -68,33 +79,26 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def test_both_orders_of_two_prompts_come_back_with_a_verdict_or_a_reason(
-    url: str, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    asked = {
-        "What is the capital of France?": ("Paris.", "Bananas are yellow fruit."),
-        "Name two colours.": ("Red and blue.", "I do not know."),
-    }
-    comparisons = [
-        Comparison(contestant=response(question, good), baseline=response(question, bad), order=order)
-        for question, (good, bad) in asked.items()
-        for order in get_args(Order)
-    ]
-    judge = Chat(
-        chat_config(model=model, base_url=url, max_tokens=48, concurrency=2), JudgeContext(lambda: Path(model), None)
-    )
-    verdicts = dict(judge.judge(comparisons))
-    assert sorted(verdicts) == [0, 1, 2, 3]
-    for verdict in verdicts.values():
-        assert model in verdict.resolved_model
-        assert verdict.tokens > 0
-        assert verdict.raw
-        if verdict.outcome is Outcome.unscored:
-            assert verdict.reason in ("unparsable", "too long")
-        else:
-            assert any(label in verdict.raw for label in judge.template.labels.values())
-
-
-def response(question: str, text: str) -> Response:
-    return Response(prompt=Prompt(id=question, turns=(question,)), replies=(Reply(text=text),))
+def test_a_whole_judged_task_goes_through_it(url: str, model: str, tiny_recipe: Path, tmp_path: Path) -> None:
+    store = tmp_path / "served.sqlite3"
+    template = tmp_path / "short.toml"
+    template.write_text(SHORT)
+    settings = {"base_url": url, "max_tokens": 4, "concurrency": 2, "template": template}
+    options = [option for name, value in settings.items() for option in ("--set", f"judge_settings.{name}={value}")]
+    command = ("run", "dadpo", "--recipe", tiny_recipe, "--store", store, "--judge", f"chat:{model}", *options)
+    done = program(*command, "--json", cwd=tmp_path, env={**environment(), "NO_PROXY": "127.0.0.1"})
+    assert done.returncode == 0, done.stderr
+    with closing(open_store(str(store))) as opened, opened.read() as session:
+        verdicts = session.scalars(select(schema.Verdict)).all()
+        canaries = session.scalars(select(schema.Contestant).where(schema.Contestant.kind == "canary")).all()
+    # Student, dSFT and daDPO against the teacher on four prompts, canaries against dSFT on two; equal answers fall
+    # together, so at most so many questions.
+    assert len(canaries) == 7
+    assert 2 * 4 < len(verdicts) <= 2 * (3 * 4 + 7 * 2)
+    asked = [verdict for verdict in verdicts if verdict.reason != "identical"]
+    assert all(verdict.raw and model in verdict.resolved_model and verdict.tokens for verdict in asked)
+    assert {v.reason for v in asked if v.outcome == Outcome.unscored} <= {"unparsable", "too long"}
+    scored = [verdict for verdict in asked if verdict.outcome != Outcome.unscored]
+    assert all("[[A]]" in verdict.raw or "[[B]]" in verdict.raw for verdict in scored)
+    rows = json.loads(done.stdout)["rows"]
+    assert all(row["prompts"] + row["unscored"] == 4 for row in rows if row["contestant"] != row["baseline"])

@@ -81,6 +81,25 @@ def test_a_prompts_system_text_is_shown_with_the_question() -> None:
     assert "Instruction to the assistant:\n<<<n0nce\nBe brief." in shown
 
 
+@pytest.mark.parametrize("entry", list(registry.templates), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("turns", [1, 2])
+def test_every_registered_template_shows_system_text(entry: TemplateEntry, turns: int) -> None:
+    prompt = Prompt(id="p", turns=("Q?",) * turns, system="Be brief.", checklist=("is brief",))
+    one = Response(prompt=prompt, replies=(Reply(text="X"),) * turns)
+    pair = Comparison(contestant=one, baseline=one, order="ab")
+    messages = load(entry.name, entry.kind).fill(one if entry.kind == "pointwise" else pair, "n0nce")
+    assert "Be brief." in fenced(messages[1].content)
+
+
+def test_a_template_of_ones_own_that_leaves_system_text_out_refuses_prompts_that_have_one(tmp_path: Path) -> None:
+    mine = load(own(tmp_path, "{question}", "{question_1}"))
+    prompt = Prompt(id="p", turns=("Q?",), system="Be brief.")
+    one = Response(prompt=prompt, replies=(Reply(text="X"),))
+    with pytest.raises(template.Unfit, match="template shows no system text"):
+        mine.fill(Comparison(contestant=one, baseline=one, order="ab"))
+    assert "Q?" in mine.fill(comparison(("X",), ("Y",)))[1].content
+
+
 def test_placeholders_labels_and_escapes_in_a_response_stay_data() -> None:
     shown = fenced(user_text(comparison((NASTY,), ("Y",), turns=(NASTY,))))
     assert shown == [template.inert(NASTY), template.inert(NASTY), "Y"]

@@ -54,7 +54,8 @@ def ask(server: ScriptedServer, store: Path, *more: object) -> dict[str, Any]:
 
 def test_a_judge_is_held_against_labels(pairs: Path, tmp_path: Path) -> None:
     with serving(fair) as server:
-        (found,) = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs, "--retest", 3)["sets"]
+        options = ("--pairs", pairs, "--retest", 3, "--set", "usd_per_million=[1, 10]")
+        (found,) = ask(server, tmp_path / "x.sqlite3", *options)["sets"]
         asked = len(server.bodies)
     # It agrees with 1 of 1, 2 of 3 and 0 of 1 labels.
     assert (found["agreement"]["share"], found["agreement"]["votes"]) == (pytest.approx(60), 5)
@@ -66,6 +67,19 @@ def test_a_judge_is_held_against_labels(pairs: Path, tmp_path: Path) -> None:
     assert found["retest"]["share"] == 100
     assert asked == 12  # three pairs, two orders, and all once more
     assert found["tokens_per_1000"] == 99_000
+    assert found["usd_per_1000"] == pytest.approx(0.09 + 0.09)
+
+
+def test_a_limit_ends_it_and_what_was_said_is_not_asked_again(pairs: Path, tmp_path: Path) -> None:
+    store = tmp_path / "x.sqlite3"
+    with serving(fair) as server:
+        url = f"base_url={server.url}"
+        limited = judge_eval(store, "chat:m", "--set", url, "--pairs", pairs, "--max-calls", 4, "--concurrency", 1)
+        assert limited.exit_code == 1
+        assert "--max-calls 4 is reached: 2 of 6 questions" in " ".join(limited.output.split())
+        assert len(server.bodies) == 4
+        ask(server, store, "--pairs", pairs)
+        assert len(server.bodies) == 6
 
 
 def test_a_judge_that_takes_whatever_comes_first_is_seen_through(pairs: Path, tmp_path: Path) -> None:
