@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -18,9 +19,11 @@ from dadpo_bench.counts import counted
 from dadpo_bench.errors import WorkError
 from dadpo_bench.families import families
 from dadpo_bench.judging.evaluations import cited
+from dadpo_bench.judging.judgments import told_apart
 from dadpo_bench.places import METHODS_STORE
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.scores import DRAWS, SEED, Panel, panels, rows_of
+from dadpo_bench.scoring import agreement
 from dadpo_bench.store import Store, open_store, schema
 
 Cells = dict[str, Any]
@@ -47,6 +50,8 @@ class Section:
     """Domain of each task, `in` or `out`."""
     facts: list[str]
     warnings: list[str]
+    accord: agreement.Accord | None = None
+    """Of the members of a panel."""
     differences: list[Cells] = field(default_factory=list)
 
     @property
@@ -89,6 +94,7 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
             r["contestant"],
         ),
     )
+    accord = _accord(judged)
     return Section(
         protocol_key=protocol_key,
         recipe=protocol.name,
@@ -98,9 +104,21 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
         rows=rows,
         domains=domains,
         facts=_facts(session, protocol, judge, judged),
-        warnings=_warnings(session, protocol, judge, judged, rows),
+        warnings=_warnings(session, protocol, judge, judged, rows) + ([f"Members agree: {accord}."] if accord else []),
+        accord=accord,
         differences=_differences(judged) if differences else [],
     )
+
+
+def _members(judged: Sequence[Panel]) -> list[schema.Judge]:
+    """Who decides together; none where one judge does alone."""
+    return [member for member, _ in judged[0].members] if judged else []
+
+
+def _accord(judged: Sequence[Panel]) -> agreement.Accord | None:
+    if members := _members(judged):
+        return agreement.accord(told_apart(members), np.hstack([panel.said_by_members() for panel in judged]))
+    return None
 
 
 def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, judged: Sequence[Panel]) -> list[str]:
@@ -124,6 +142,7 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, jud
         f"student: {student}",
         f"tasks: {'; '.join(counts)}",
         f"judge: {judge.name}" + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
+        *_membership(judge, judged),
         "baseline: the teacher's response to the same prompt",
     ]
     evaluations = select(schema.JudgeEvaluation).where(schema.JudgeEvaluation.judge_key == judge.key)
@@ -142,6 +161,12 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, jud
     return facts
 
 
+def _membership(judge: schema.Judge, judged: Sequence[Panel]) -> list[str]:
+    how = f" ({combine})" if (combine := judge.identity.get("combine")) else ""
+    names = told_apart(_members(judged))
+    return [f"members of the panel: {', '.join(names)}{how}"] if names else []
+
+
 def _shown(model: str) -> str:
     """A directory by its own name: where it lies is nobody's business who reads a board or a card."""
     return Path(model).name if model.startswith(("/", ".", "~")) else model
@@ -154,21 +179,12 @@ def _warnings(
     board = [r for r in rows if r["baseline"] != FIRST]
     if judge.proxy:
         found.append(f"`{judge.name}` is a proxy, not a judgment of preference.")
-    shared = sorted(
-        {
-            c.name
-            for c in session.scalars(select(schema.Contestant).where(schema.Contestant.protocol_key == protocol.key))
-            if c.model_key == judge.identity.get("scoring_model")
-        }
-    )
-    if shared:
-        found.append(f"The judge scores with the weights of a contestant: {', '.join(shared)}.")
-    answered = sum((panel.judgments.answered_as for panel in judged), Counter[str]())
-    if kin := _kin(protocol, judge, answered):
-        found.append(f"The judge is of a contestant's family: {', '.join(sorted(kin))}.")
-    if len(answered) > 1:
-        shares = ", ".join(f"{model} ({count})" for model, count in answered.most_common())
-        found.append(f"The endpoint answered as {len(answered)} models, so the judge changed on the way: {shares}.")
+    voices = [("The judge", judge, [panel.judgments for panel in judged])]
+    members = _members(judged)
+    for place, (member, name) in enumerate(zip(members, told_apart(members), strict=True)):
+        voices.append((f"The member `{name}`", member, [panel.members[place][1] for panel in judged]))
+    for who, asked, said in voices:
+        found += _leanings(session, protocol, who, asked, sum((one.answered_as for one in said), Counter[str]()))
     trained = [r["seeds"] for r in board if r["contestant"] not in ("student", "teacher")]
     if trained and min(trained) < 5:
         found.append(f"{counted(min(trained), 'training seeds')}: the variance between seeds is poorly known.")
@@ -181,6 +197,29 @@ def _warnings(
     passed = [r["contestant"] for r in rows if r["baseline"] == FIRST and not scoring.loses_clearly(r["ci_high"])]
     if passed:
         found.append(f"Canaries that do not lose clearly under this judge: {', '.join(sorted(passed))}.")
+    return found
+
+
+def _leanings(
+    session: Session, protocol: schema.Protocol, who: str, judge: schema.Judge, answered: Counter[str]
+) -> list[str]:
+    """Why a judge may favour somebody; `answered`: judgments by the model that the endpoint says answered."""
+    found = []
+    shared = sorted(
+        {
+            c.name
+            for c in session.scalars(select(schema.Contestant).where(schema.Contestant.protocol_key == protocol.key))
+            if c.model_key == judge.identity.get("scoring_model")
+        }
+    )
+    if shared:
+        found.append(f"{who} scores with the weights of a contestant: {', '.join(shared)}.")
+    if kin := _kin(protocol, judge, answered):
+        found.append(f"{who} is of a contestant's family: {', '.join(sorted(kin))}.")
+    if len(answered) > 1:
+        shares = ", ".join(f"{model} ({count})" for model, count in answered.most_common())
+        changed = f"{who[0].lower()}{who[1:]} changed on the way"
+        found.append(f"The endpoint answered as {len(answered)} models, so {changed}: {shares}.")
     return found
 
 

@@ -17,6 +17,7 @@ from dadpo_bench import registry
 from dadpo_bench.counts import counted
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.judging.asked import accord_of_members
 from dadpo_bench.judging.comparisons import (
     Match,
     OpenJudge,
@@ -169,8 +170,8 @@ class _Run:
         return note_judge(self.bench, self.plan.recipe.judge, *judge_of(self.plan))
 
 
-def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> None:
-    """Do what is owed of every stage up to `until`."""
+def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> OpenJudge:
+    """Do what is owed of every stage up to `until`; returns the judge."""
     recipe = plan.recipe
     with bench.store.write() as session:
         _note_plan(session, plan)
@@ -193,6 +194,7 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
     with bench.store.write() as session:
         finished = session.get_one(schema.Run, run_id)
         finished.finished = datetime.now(UTC)
+    return state.judge
 
 
 def _note_plan(session: Session, plan: Plan) -> None:
@@ -420,6 +422,7 @@ def _judge(run: _Run) -> None:
         for who, responses in given.items():
             if who[0] != TEACHER:
                 matches += [(responses[p.key], baseline[p.key]) for p in task.prompts]
+    contestants = list(matches)
     first, seed = run.plan.tasks[0], run.plan.seeds[0]
     few = first.prompts[: recipe.evaluation.canary_prompts]
     theirs, ours = (answers(bench, keys[who], first) for who in ((TEACHER, None), (FIRST, seed)))
@@ -429,6 +432,8 @@ def _judge(run: _Run) -> None:
     for made in canaries.values():
         matches += [(s, ours[s.response.prompt.key]) for s in made]
     tell_unscored(bench, ask(bench, run.judge, matches, f"judge {run.judge.name}", recipe.orders))
+    if accord := accord_of_members(bench, run.judge, contestants):
+        bench.reporter.say(f"  members agree: {accord}")
 
 
 def _score(run: _Run) -> None:

@@ -66,9 +66,9 @@ class Reporter:
     live: Progress | None = None
 
     def say(self, text: str) -> None:
-        """A plain line, unless quiet. The text is data: no markup is read from it."""
+        """A plain line, unless quiet. The text is data: no markup is read from it, nor the emoji of `chat:m:`."""
         if not self.quiet:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def owes(self, what: str) -> None:
         """Told before `what` is begun."""

@@ -278,10 +278,14 @@ def _beside(content: dict[str, Any], folder: Path) -> None:
     def place(name: Any) -> Any:
         return str(folder / name) if isinstance(name, str) and name and (folder / name).exists() else name
 
-    places = (("prompts", "task"), ("teacher", "model"), ("student", "model"), ("judge_settings", "template"))
-    for part, key in places:
-        if isinstance(content.get(part), dict) and key in content[part]:
-            content[part][key] = place(content[part][key])
+    places = [(content.get("prompts"), "task"), (content.get("teacher"), "model"), (content.get("student"), "model")]
+    judging = content.get("judge_settings")
+    members = judging.get("members") if isinstance(judging, dict) else None
+    seats = members if isinstance(members, list) else []
+    judged = [judging, *(seat.get("settings") for seat in seats if isinstance(seat, dict))]
+    for part, key in [*places, *((settings, "template") for settings in judged)]:
+        if isinstance(part, dict) and key in part:
+            part[key] = place(part[key])
     if isinstance(content.get("tasks"), dict):
         content["tasks"] = {place(name): choice for name, choice in content["tasks"].items()}
 

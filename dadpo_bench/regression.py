@@ -124,7 +124,8 @@ def _rows(store: Store) -> list[_Row]:
     found = []
     with store.read() as session:
         for protocol, judge in _scored(session):
-            identity = {k: v for k, v in judge.identity.items() if k != "precision"}
+            identity = _portable(judge.identity)
+            name = "" if "panel" in identity else judge.name  # a panel's names its members in the order asked for
             for panel in panels(session, protocol.key, judge.key):
                 for entrant in panel.entrants:
                     if entrant.kind not in ("method", "student"):
@@ -133,10 +134,18 @@ def _rows(store: Store) -> list[_Row]:
                     given = {p: o for p, o in zip(panel.prompts, outcomes.T, strict=True) if not np.isnan(o).all()}
                     first = entrant.contestants[0]
                     if given:
-                        place = (protocol.key, panel.task.key, content_key(judge.name, identity), first.name)
+                        place = (protocol.key, panel.task.key, content_key(name, identity), first.name)
                         shown = (protocol.name, judge.name, panel.task.name, entrant.label)
                         found.append(_Row(place, first.settings, judge.key, shown, given))
     return found
+
+
+def _portable(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A judge's identity on any machine: without the number format, that of a panel's members included."""
+    kept = {name: value for name, value in identity.items() if name != "precision"}
+    if "panel" in kept:
+        kept["panel"] = sorted(([entry, _portable(member)] for entry, member in kept["panel"]), key=content_key)
+    return kept
 
 
 def _scored(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
-from dadpo_bench.judging.judgments import Judgments, Pair
+from dadpo_bench.judging.judgments import Judgments, Pair, members_of
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
 from dadpo_bench.types import Finish
@@ -94,8 +95,8 @@ class Panel:
         ).all()
         self._answers = self._read_answers([c.key for c in everyone])
         self._teacher = next((c for c in everyone if c.kind == "teacher"), None)
-        used = {response for given in self._answers.values() for response in given.values()}
-        self.judgments = Judgments(session, judge, used)
+        self._used = {response for given in self._answers.values() for response in given.values()}
+        self.judgments = Judgments(session, judge, self._used)
         self.entrants = entrants([c for c in everyone if c is self._teacher or self._was_judged(c)])
 
     def _read_answers(self, keys: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -117,20 +118,42 @@ class Panel:
         Canaries meet dSFT of their own seed, everybody else the teacher, who meets nobody; prompts that a
         canary was not given are left out.
         """
-        prompts = [] if entrant.kind == "teacher" else self.prompts
-        if entrant.kind == "canary":
-            prompts = [p for p in prompts if p in self._answers[entrant.contestants[0].key]]
-        pairs: dict[tuple[int, int], Pair] = {}
-        for s, contestant in enumerate(entrant.contestants):
-            ours, theirs = self._answers[contestant.key], self._answers.get(self._baseline(contestant), {})
-            for p, prompt in enumerate(prompts):
-                if prompt in ours and prompt in theirs:
-                    pairs[s, p] = ours[prompt], theirs[prompt]
+        prompts = self._asked(entrant)
+        pairs = self._pairs(entrant)
         outcomes = self.judgments.outcomes(list(pairs.values()))
         result = np.full((len(entrant.contestants), len(prompts), outcomes.shape[1]), np.nan)
         for cell, given in zip(pairs, outcomes, strict=True):
             result[cell] = given
         return result
+
+    def _asked(self, entrant: Entrant) -> list[str]:
+        """Prompts on which it meets its baseline."""
+        prompts = [] if entrant.kind == "teacher" else self.prompts
+        if entrant.kind == "canary":
+            prompts = [p for p in prompts if p in self._answers[entrant.contestants[0].key]]
+        return prompts
+
+    def _pairs(self, entrant: Entrant) -> dict[tuple[int, int], Pair]:
+        """What is compared, by seed and prompt."""
+        pairs: dict[tuple[int, int], Pair] = {}
+        for s, contestant in enumerate(entrant.contestants):
+            ours, theirs = self._answers[contestant.key], self._answers.get(self._baseline(contestant), {})
+            for p, prompt in enumerate(self._asked(entrant)):
+                if prompt in ours and prompt in theirs:
+                    pairs[s, p] = ours[prompt], theirs[prompt]
+        return pairs
+
+    @cached_property
+    def members(self) -> list[tuple[schema.Judge, Judgments]]:
+        """Where several judges decide together: each, and what it said of the same responses."""
+        members = members_of(self._session, self._judge)
+        return [(member, Judgments(self._session, member, self._used)) for member in members]
+
+    def said_by_members(self) -> Floats:
+        """(members, comparisons) outcomes of all contestants but the canaries, on which it is easy to agree."""
+        everyone = (e for e in self.entrants if e.kind != "canary")
+        pairs = list(dict.fromkeys(pair for entrant in everyone for pair in self._pairs(entrant).values()))
+        return np.array([scoring.prompt_outcomes(said.outcomes(pairs)) for _, said in self.members])
 
     def _baseline(self, contestant: schema.Contestant) -> str:
         if contestant.kind != "canary":

@@ -12,9 +12,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from dadpo_bench.registry import JudgeEntry
 
 Order = Literal["ab", "ba"]
 """Which response the judge saw first: `ab` the contestant's, `ba` the baseline's."""
@@ -129,6 +132,11 @@ class Outcome(StrEnum):
     loss = "loss"
     unscored = "unscored"
 
+    def worth(self, preference: float | None = None) -> float | None:
+        """What it gives the contestant: 1 a win, ½ a tie, 0 a loss, or the graded preference; None where unscored."""
+        worth = {"win": 1.0, "tie": 0.5, "loss": 0.0}.get(self.value)
+        return worth if worth is None or preference is None else preference
+
 
 class Asked(Value):
     """What is kept of a question to a judge beside its answer."""
@@ -156,6 +164,11 @@ class Verdict(Asked):
     preference: float | None = Field(None, ge=0, le=1)
     """How much the contestant's response is preferred, ½ a tie, where the judge says more than win, tie or loss."""
 
+    @property
+    def worth(self) -> float | None:
+        """See `Outcome.worth`."""
+        return self.outcome.worth(self.preference)
+
 
 class Rating(Asked):
     """A pointwise judge's score of one response. Two ratings of a prompt make a comparison."""
@@ -164,6 +177,14 @@ class Rating(Asked):
     """None where the response could not be scored; `reason` says why."""
     by_turn: tuple[float, ...] = ()
     """The score of each turn, where turns are scored apart; `value` is their mean."""
+
+    def against(self, baseline: Rating) -> Verdict:
+        """What two ratings of a prompt's responses say of them: the higher wins, equal ones tie."""
+        if self.value is None or baseline.value is None:
+            return Verdict(outcome=Outcome.unscored, reason=(self if self.value is None else baseline).reason)
+        if self.value == baseline.value:
+            return Verdict(outcome=Outcome.tie)
+        return Verdict(outcome=Outcome.win if self.value > baseline.value else Outcome.loss)
 
 
 class SequenceLogProb(NamedTuple):
@@ -216,6 +237,36 @@ class PointwiseJudge(Protocol):
 
     def rate(self, responses: Sequence[Response]) -> Iterator[tuple[int, Rating]]:
         """Yield (index, rating) as ratings are made, in any order, one for each response."""
+        ...
+
+
+class Member(NamedTuple):
+    """A judge on a panel."""
+
+    name: str
+    """As asked for, e.g. `chat:gpt-4o`."""
+    entry: JudgeEntry
+    judge: Any
+    """A `PairwiseJudge` or a `PointwiseJudge`, as its entry says."""
+
+
+class PanelJudge(PairwiseJudge, Protocol):
+    """Several judges in one's place. The bench asks each member as a judge of its own and keeps what it says.
+
+    Its config has `members` too, each with `judge` and `settings`, as `--judge` and a recipe name them.
+    """
+
+    members: Sequence[Member]
+
+    def identity(self) -> JsonObject:
+        """As of `PairwiseJudge`, without the members: the bench adds theirs, as `panel`."""
+        ...
+
+    def verdict(self, said: Sequence[Verdict]) -> Verdict:
+        """Of one ordered pair, made of nothing but the members' verdicts, given in the order of `members`.
+
+        Unscored while one of them is.
+        """
         ...
 
 

@@ -62,6 +62,16 @@ chat_score = JudgeEntry(
     argument="model",
 )
 
+panel = JudgeEntry(
+    name="panel",
+    summary="several judges: what most of them say, or what they say on average",
+    target="judges.panel:Panel",
+    config="judges.panel:PanelConfig",
+    source="Verga et al. 2024 (arXiv 2404.18796)",
+    kind="pairwise",
+    argument="members",
+)
+
 endpoint = BackendEntry(
     name="endpoint",
     summary="any OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, llama.cpp, transformers serve",

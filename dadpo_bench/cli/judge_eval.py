@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dadpo_bench.cli.options import (
@@ -157,6 +158,7 @@ def _show_canaries(console: Console, judge: str, report: CanaryReport) -> None:
         f"verdicts for the response shown first: {_percent(report.first_shown)} (fair: 50 %)",
         f"agrees with `longer`, the null judge: {_percent(report.like_longer)} of decided comparisons",
         f"unscored: {report.unscored}; in one of two orders: {report.half_scored}",
+        *([f"members agree: {report.accord}"] if report.accord else []),
         "usable: every canary loses clearly" if report.usable else "NOT usable: a canary does not lose clearly",
     ]
     for line in lines:
@@ -203,6 +205,11 @@ def _show_set(console: Console, judge: str, values: Mapping[str, Any]) -> None:
         table.add_row("… where neither says tie", _cell("agreement", other["agreement_without_ties"]))
         table.add_row("Cohen's κ with it", _cell("cohen_kappa", other["cohen_kappa"]))
         table.add_row("its agreement with the labels", _cell("agreement", other["its_agreement_with_labels"]))
+    if members := values.get("members_agree"):
+        table.add_section()
+        table.add_row("Krippendorff's α of the members", _cell("krippendorff_alpha", members["krippendorff_alpha"]))
+        for pair in members["pairs"]:
+            table.add_row(escape(f"{pair['first']} and {pair['second']} agree"), _cell("share", pair["share"]))
     console.print(table)
 
 

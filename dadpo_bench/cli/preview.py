@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from dadpo_bench.judging.canaries import CANARIES
-from dadpo_bench.judging.comparisons import check_judge
+from dadpo_bench.judging.comparisons import voices
 from dadpo_bench.models import find
 from dadpo_bench.pipeline import Plan
 from dadpo_bench.planning.workload import CHARACTERS, FILLED
-from dadpo_bench.registry import judges
+from dadpo_bench.registry import JudgeEntry, judges
 from dadpo_bench.types import Comparison, JudgeContext, Prompt, Reply, Response
 
 _SHOWN = 2
@@ -23,10 +23,15 @@ _SHOWN = 2
 def show_questions(console: Console, plan: Plan) -> None:
     """Two prompts as they would be sent, placeholders for the responses, and the estimate; needs no key.
 
-    Of prompts that would not be asked about, how many and why. Nothing for a judge that cannot tell.
+    Of a panel those of every member. Of prompts that would not be asked about, how many and why. Nothing for a judge
+    that cannot tell.
     """
+    for name, entry, config in voices(plan.recipe.judge, plan.recipe.judge_settings):
+        _show_questions(console, plan, name, entry, config)
+
+
+def _show_questions(console: Console, plan: Plan, name: str, entry: JudgeEntry, config: Any) -> None:
     recipe = plan.recipe
-    entry, config = check_judge(recipe.judge, recipe.judge_settings)
     judge = judges.load(entry.name)
     if not hasattr(judge, "preview"):
         return
@@ -52,10 +57,11 @@ def show_questions(console: Console, plan: Plan) -> None:
     shown, _ = judge.preview(config, context, items(fitting[:_SHOWN], 0), count)
     _, cost = judge.preview(config, context, items(few, length), count)
     for number, text in enumerate(shown, start=1):
-        say(f"\n--- question {number} to {recipe.judge} ---\n{text}")
+        say(f"\n--- question {number} to {name} ---\n{text}")
+    who = "judge" if name == recipe.judge else f"judge, {name}"
     for reason, number in Counter(filter(None, reasons)).most_common():
-        say(f"\njudge: {number} of {len(prompts)} prompts stay unscored: {reason}")
-    say(f"\njudge, if nothing is stored: {cost}")
+        say(f"\n{who}: {number} of {len(prompts)} prompts stay unscored: {reason}")
+    say(f"\n{who}, if nothing is stored: {cost}")
 
 
 def _comparison(prompt: Prompt, length: int) -> Comparison:

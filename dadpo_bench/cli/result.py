@@ -26,7 +26,9 @@ def show_result(
     own = _sections(store, protocol_key, judge)
     reference = _reference(store, protocol_key, judge)
     if as_json:
-        typer.echo(json.dumps({"rows": _json(own), "reference": _json(reference)}, indent=1))
+        accords = [section.accord.as_data() for section in own if section.accord]
+        found = {"rows": _json(own), "reference": _json(reference)} | ({"members_agree": accords} if accords else {})
+        typer.echo(json.dumps(found, indent=1))
         return
     for section in own:
         console.print()

@@ -139,7 +139,7 @@ def run(
         "judge": chosen.judge,
     }
     with reporter.running():
-        run_stages(Bench(opened, LocalEngine(processes), reporter, log_with), plan, arguments, Stage(until))
+        asked = run_stages(Bench(opened, LocalEngine(processes), reporter, log_with), plan, arguments, Stage(until))
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
     again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
     again += ["--judge", shlex.quote(judge)] if judge else []
@@ -148,7 +148,7 @@ def run(
     again += [f"--set {shlex.quote(change)}" for change in changes]
     again += ["--store", shlex.quote(opened.name)] if store != STORE else []
     if Stage(until) is Stage.score:
-        show_result(console, opened, plan.protocol_key, chosen.judge, again, as_json=as_json)
+        show_result(console, opened, plan.protocol_key, asked.name, again, as_json=as_json)
     elif as_json:
         typer.echo(json.dumps({"rows": [], "reference": [], "until": until}))
     opened.close()

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from dadpo_bench.judging.comparisons import Match, OpenJudge
-from dadpo_bench.judging.judgments import Judgments
-from dadpo_bench.scoring.outcomes import Floats
+from dadpo_bench.judging.judgments import Judgments, told_apart
+from dadpo_bench.scoring import agreement
+from dadpo_bench.scoring.outcomes import Floats, prompt_outcomes
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.store.rows import save_prompts
@@ -29,6 +30,16 @@ def orders_of_matches(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) 
         row = session.get_one(schema.Judge, judge.key)
         said = Judgments(session, row, {stored.key for match in matches for stored in match})
         return said.outcomes([(ours.key, theirs.key) for ours, theirs in matches])
+
+
+def accord_of_members(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> agreement.Accord | None:
+    """How far the members of a panel agree on these; None for a judge that decides alone."""
+    if not judge.members:
+        return None
+    once = list({(ours.key, theirs.key): (ours, theirs) for ours, theirs in matches}.values())
+    members = sorted(judge.members, key=lambda member: (member.name, member.key))
+    said = [prompt_outcomes(orders_of_matches(bench, member, once)) for member in members]
+    return agreement.accord(told_apart(members), np.vstack(said))
 
 
 def unscored_in(orders: Floats) -> tuple[int, int]:

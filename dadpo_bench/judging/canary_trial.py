@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from dadpo_bench import scoring
 from dadpo_bench.errors import UserError
-from dadpo_bench.judging.asked import keep_responses, longer, orders_of_matches, unscored_in
+from dadpo_bench.judging.asked import accord_of_members, keep_responses, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.judging.comparisons import OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.evaluations import CANARY_SET, keep_evaluation
@@ -123,6 +123,8 @@ class CanaryReport(NamedTuple):
     """Comparisons with one of two orders scored."""
     set_key: str
     """Of the compared responses, by content."""
+    accord: agreement.Accord | None
+    """Of the members of a panel."""
 
 
 def try_canaries(bench: Bench, judge: OpenJudge, answered: Answered) -> CanaryReport:
@@ -151,6 +153,7 @@ def try_canaries(bench: Bench, judge: OpenJudge, answered: Answered) -> CanaryRe
         share.share if share else None,
         *unscored_in(together),
         content_key(CANARY_SET, sorted((ours.key, theirs.key) for ours, theirs in everything)),
+        accord_of_members(bench, judge, everything),
     )
 
 
@@ -164,4 +167,6 @@ def keep_canaries(bench: Bench, judge: OpenJudge, report: CanaryReport) -> None:
 def canary_data(report: CanaryReport) -> dict[str, Any]:
     """For machines and the store."""
     rows = [{"contestant": c.name, "as_it_must": c.passed, **asdict(c.summary)} for c in report.canaries]
-    return {**report._asdict(), "canaries": rows}
+    found = {**report._asdict(), "canaries": rows}
+    accord = found.pop("accord")
+    return found | ({"members_agree": accord.as_data()} if accord else {})

@@ -6,17 +6,19 @@ What stayed unscored is kept with its reason, counted as such, and owed again on
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from pydantic import ValidationError
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.interrupts import finishing
+from dadpo_bench.judging.judgments import judge_key, told_apart
 from dadpo_bench.progress import Bar
 from dadpo_bench.recipe import explain
 from dadpo_bench.registry import JudgeEntry
@@ -32,7 +34,10 @@ from dadpo_bench.types import (
     Order,
     Outcome,
     PairwiseJudge,
+    PanelJudge,
     PointwiseJudge,
+    Rating,
+    Verdict,
     content_key,
 )
 
@@ -41,6 +46,9 @@ T = TypeVar("T")
 
 Orders = Literal["both", "random"]
 BOTH: tuple[Order, ...] = ("ab", "ba")
+
+_LONGEST_NAME = 200
+"""Characters of a judge's name that the store keeps; a panel's may be longer."""
 
 
 def orders_of(asked: Orders, ours: str, theirs: str) -> tuple[Order, ...]:
@@ -55,9 +63,11 @@ class OpenJudge(NamedTuple):
 
     entry: JudgeEntry
     name: str
-    """As asked for, e.g. `chat:gpt-4o`."""
+    """As it was first asked for, e.g. `chat:gpt-4o`; a panel's is made of its members' names."""
     key: str
     judge: Any
+    members: tuple[OpenJudge, ...] = ()
+    """Of a panel: the judges that are asked in its place."""
 
 
 def check_judge(name: str, settings: Mapping[str, Any]) -> tuple[JudgeEntry, Any]:
@@ -101,26 +111,62 @@ def construct_judge(name: str, settings: Mapping[str, Any], context: JudgeContex
     return entry, registry.judges.load(entry.name)(config, context)
 
 
+def voices(name: str, settings: Mapping[str, Any]) -> list[tuple[str, JudgeEntry, Any]]:
+    """Who is asked questions: name, entry and config of the judge, or of each member of a panel.
+
+    Raises as `check_judge`.
+    """
+    entry, config = check_judge(name, settings)
+    if not hasattr(config, "members"):
+        return [(name, entry, config)]
+    return [(member.judge, *check_judge(member.judge, member.settings)) for member in config.members]
+
+
 def note_judge(bench: Bench, name: str, entry: JudgeEntry, judge: Any) -> OpenJudge:
-    """Note a judge in the store, under a key made of its identity."""
-    identity = dict(judge.identity())
-    key = content_key("judge", entry.name, identity)
-    row = {"key": key, "name": name, "kind": entry.kind, "proxy": entry.proxy, "identity": identity}
+    """Note a judge in the store, under a key made of its identity, and first the members of a panel.
+
+    One that the store has already keeps the name that it was first asked by.
+    """
+    members = tuple(note_judge(bench, *member) for member in getattr(judge, "members", ()))
+    identity = _identity(judge)
+    key = judge_key(entry.name, identity)
+    if members:
+        keys = [member.key for member in members]
+        if twice := next((member for member in members if keys.count(member.key) > 1), None):
+            raise UserError(f"judge '{twice.name}' is twice on the panel: give it other settings, or another judge")
+        name = f"{entry.name}:{'+'.join(told_apart(members))}"
+    proxy = entry.proxy or any(member.entry.proxy for member in members)
+    row = {"key": key, "name": name[:_LONGEST_NAME], "kind": entry.kind, "proxy": proxy, "identity": identity}
     with bench.store.write() as session:
         insert_missing(session, schema.Judge, [row])
-    return OpenJudge(entry, name, key, judge)
+        name = session.get_one(schema.Judge, key).name
+    return OpenJudge(entry, name, key, judge, members)
+
+
+def _identity(judge: Any) -> dict[str, Any]:
+    """A panel's holds its members', in an order that is not theirs."""
+    identity = dict(judge.identity())
+    if hasattr(judge, "members"):
+        members = [[member.entry.name, _identity(member.judge)] for member in judge.members]
+        identity["panel"] = sorted(members, key=content_key)
+    return identity
 
 
 Match = tuple[Stored, Stored]
 """The contestant's response and the baseline's, to one prompt."""
+_Shown = tuple[str, str, Order]
+"""Their keys, and the order in which they are shown."""
 
 
 def ask(bench: Bench, judge: OpenJudge, matches: Iterable[Match], label: str, orders: Orders = "both") -> list[str]:
     """Have every match judged that is not yet; returns the reasons of what stayed unscored this time.
 
+    Of a panel every member is asked as if it were alone, one after another; then their verdicts are combined.
     The first Ctrl-C lets a judge that can `finish` answer what is in flight, the second stops it at once.
     """
     unique = {(ours.key, theirs.key): (ours, theirs) for ours, theirs in matches}
+    for member in judge.members:
+        ask(bench, member, unique.values(), f"{label}, {member.name}", orders)
     if judge.entry.kind == "pointwise":
         return _rate(bench, judge, {s.key: s for match in unique.values() for s in match}, label)
     return _compare(bench, judge, unique, label, orders)
@@ -170,9 +216,9 @@ def _compare(
             )
             for known in session.execute(query):
                 owed.pop(known, None)  # a row is a tuple
-    asked: list[tuple[str, str, Order]] = list(owed)
+    asked: list[_Shown] = list(owed)
 
-    def comparison(key: tuple[str, str, Order]) -> Comparison:
+    def comparison(key: _Shown) -> Comparison:
         contestant, baseline = matches[key[:2]]
         return Comparison(contestant=contestant.response, baseline=baseline.response, order=key[2])
 
@@ -181,12 +227,50 @@ def _compare(
     with _keeping(bench, judge, schema.Verdict, questions, label, "verdicts") as keep:
         if asked:
             # Closing cancels open requests at once where this loop ends early.
-            with closing(pairwise.judge(questions)) as verdicts:
+            with closing(_combined(bench, judge, asked) if judge.members else pairwise.judge(questions)) as verdicts:
                 for index, verdict in verdicts:
                     ours, theirs, order = asked[index]
                     key = {"contestant_response": ours, "baseline_response": theirs, "order": order}
                     keep(verdict, verdict.outcome is not Outcome.unscored, key)
     return keep.reasons
+
+
+def _combined(bench: Bench, judge: OpenJudge, asked: Sequence[_Shown]) -> Generator[tuple[int, Verdict]]:
+    """What a panel says, of what the store holds of its members."""
+    panel: PanelJudge = judge.judge
+    index = 0
+    for chunk in chunks(asked):
+        with bench.store.read() as session:
+            said = [_said(session, member, chunk) for member in judge.members]
+        for verdicts in zip(*said, strict=True):
+            yield index, panel.verdict(verdicts)
+            index += 1
+
+
+def _said(session: Session, member: OpenJudge, shown: Sequence[_Shown]) -> list[Verdict]:
+    """A member's verdicts of these, one each; of a pointwise one by two ratings, whatever the order."""
+    if member.entry.kind == "pointwise":
+        found = dict.fromkeys((key for ours, theirs, _ in shown for key in (ours, theirs)), _UNASKED)
+        for part in chunks(list(found)):
+            query = select(schema.Rating).where(
+                schema.Rating.judge_key == member.key, schema.Rating.response_key.in_(part)
+            )
+            for rating in session.scalars(query):
+                found[rating.response_key] = Rating(value=rating.value, reason=rating.reason)
+        return [found[ours].against(found[theirs]) for ours, theirs, _ in shown]
+    verdicts = dict.fromkeys(shown, _UNASKED.against(_UNASKED))
+    keys = list(dict.fromkeys(ours for ours, _, _ in shown))
+    rows = select(schema.Verdict).where(
+        schema.Verdict.judge_key == member.key, schema.Verdict.contestant_response.in_(keys)
+    )
+    for row in session.scalars(rows):
+        place: Any = (row.contestant_response, row.baseline_response, row.order)
+        if place in verdicts:
+            verdicts[place] = Verdict(outcome=Outcome(row.outcome), preference=row.preference, reason=row.reason)
+    return list(verdicts.values())
+
+
+_UNASKED = Rating(value=None, reason="not asked")
 
 
 class _Lazily(Sequence[T]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from sqlalchemy import select
@@ -11,9 +12,34 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import schema
+from dadpo_bench.types import content_key
 
 Pair = tuple[str, str]
 """Keys of the contestant's response and of the baseline's."""
+
+
+def judge_key(entry: str, identity: Mapping[str, Any]) -> str:
+    """Under which the store holds what a judge said, by its entry's name and its identity."""
+    return content_key("judge", entry, identity)
+
+
+def members_of(session: Session, judge: schema.Judge) -> list[schema.Judge]:
+    """The judges on a panel, by name; none of a judge that decides alone."""
+    keys = [judge_key(entry, identity) for entry, identity in judge.identity.get("panel", ())]
+    return sorted((session.get_one(schema.Judge, key) for key in keys), key=lambda member: (member.name, member.key))
+
+
+class _Named(Protocol):
+    @property
+    def key(self) -> Any: ...
+    @property
+    def name(self) -> Any: ...
+
+
+def told_apart(judges: Sequence[_Named]) -> list[str]:
+    """Their names, of which equal ones (with other settings) show the beginning of their key."""
+    names = [judge.name for judge in judges]
+    return [j.name if names.count(j.name) == 1 else f"{j.name} {j.key[:6]}" for j in judges]
 
 
 class Judgments:

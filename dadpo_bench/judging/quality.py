@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import func, select
 
 from dadpo_bench import scoring
-from dadpo_bench.judging.asked import keep_responses, length, longer, orders_of_matches, unscored_in
+from dadpo_bench.judging.asked import accord_of_members, keep_responses, length, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.comparisons import BOTH, Match, OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.labelled import LabelledSet
 from dadpo_bench.scoring import agreement
@@ -24,7 +24,7 @@ from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import schema
 from dadpo_bench.store.rows import response_row
-from dadpo_bench.types import Comparison, JsonObject, Outcome, Response, content_key
+from dadpo_bench.types import Comparison, JsonObject, Response, content_key
 
 _GIVEN = "given"
 """In a model's place where a file holds the response."""
@@ -78,6 +78,8 @@ def measure(
         "like_longer": _shown(agree(verdicts, longer(pairs), ties=False)),
         **_cost(bench, judge, matches),
     }
+    if accord := accord_of_members(bench, judge, matches):
+        found["members_agree"] = accord.as_data()
     if retest:
         found["retest"] = _shown(_ask_again(judge, matches[:retest], orders[:retest]))
     if against:
@@ -99,7 +101,14 @@ def _stored(response: Response) -> Stored:
 
 
 def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str, Any]:
-    """Tokens, USD and seconds of 1,000 judgments; null where no call was counted, USD where no price is known."""
+    """Tokens, USD and seconds of 1,000 judgments; null where no call was counted, USD where no price is known.
+
+    Of a panel 1,000 of every member's.
+    """
+    if judge.members:
+        costs = [_cost(bench, member, matches) for member in judge.members]
+        counted = [cost for cost in costs if cost["tokens_per_1000"] is not None] or costs[:1]
+        return {name: None if None in (c := [cost[name] for cost in counted]) else sum(c) for name in costs[0]}
     pointwise = judge.entry.kind == "pointwise"
     table: Any = schema.Rating if pointwise else schema.Verdict
     which = table.response_key if pointwise else table.contestant_response
@@ -131,11 +140,9 @@ def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> ag
         again[:, 0] = 0.5 + 0.5 * np.sign(values[0::2] - values[1::2])
     else:
         asked = [Comparison(contestant=a.response, baseline=b.response, order=o) for a, b in matches for o in BOTH]
-        worth = {Outcome.win: 1.0, Outcome.tie: 0.5, Outcome.loss: 0.0, Outcome.unscored: np.nan}
         with closing(judge.judge.judge(asked)) as verdicts:
             for index, verdict in verdicts:
-                graded = verdict.preference
-                again[divmod(index, len(BOTH))] = worth[verdict.outcome] if graded is None else graded
+                again[divmod(index, len(BOTH))] = np.nan if verdict.worth is None else verdict.worth
     return agreement.agreement(again.T, orders.T, prompts=[ours.response.prompt.turns[0] for ours, _ in matches])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from dadpo_bench import registry
+from dadpo_bench.judging.comparisons import voices
 from dadpo_bench.pipeline import Plan
 from dadpo_bench.planning.load import Ask, Load, Prune, Role, Rollouts, Sample, Score, Train
 from dadpo_bench.stages import Stage
@@ -182,36 +182,36 @@ def _evaluation(plan: Plan) -> Iterator[Load]:
             teacher=True,
             masters=False,
         )
-    judge = registry.judges[plan.recipe.judge.partition(":")[0]]
     judged = len(prompts) * (1 + students) + _CANARIES * evaluation.canary_prompts
     examples = 2 * (turns.number * (1 + students) + _CANARIES * evaluation.canary_prompts)
     # A pointwise judge with settings scores with a model of its own, the teacher unless told otherwise: each reply
     # behind its prompt, and (`pmi`) behind a neutral one.
     prompt = (turns.mean + TEMPLATE) / 2
-    if judge.kind == "pointwise" and judge.config:
-        yield Score(
-            stage=Stage.judge,
-            who=judge.name,
-            model="teacher",
-            items=judged,
-            unit="judgments",
-            examples=examples,
-            prompt=prompt,
-            replies=1,
-            reply=reply,
-            teacher=False,
-            masters=False,
-        )
-    else:
-        yield Ask(
-            stage=Stage.judge,
-            who=judge.name,
-            items=judged,
-            unit="judgments",
-            examples=examples,
-            prompt=prompt,
-            reply=reply,
-        )
+    for _, judge, _ in voices(plan.recipe.judge, plan.recipe.judge_settings):
+        if judge.kind == "pointwise" and judge.config:
+            yield Score(
+                stage=Stage.judge,
+                who=judge.name,
+                model="teacher",
+                items=judged,
+                unit="judgments",
+                examples=examples,
+                prompt=prompt,
+                replies=1,
+                reply=reply,
+                teacher=False,
+                masters=False,
+            )
+        else:
+            yield Ask(
+                stage=Stage.judge,
+                who=judge.name,
+                items=judged,
+                unit="judgments",
+                examples=examples,
+                prompt=prompt,
+                reply=reply,
+            )
 
 
 def _tokens(prompt: Prompt) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import krippendorff
 import numpy as np
@@ -119,6 +120,38 @@ def krippendorff_alpha(raters: Floats) -> float | None:
         return None
     alpha = float(krippendorff.alpha(reliability_data=given, level_of_measurement="nominal"))
     return None if np.isnan(alpha) else alpha
+
+
+class Accord(NamedTuple):
+    """How far several judges agree on the same comparisons."""
+
+    comparisons: int
+    """Those of which at least two said something."""
+    krippendorff_alpha: float | None
+    pairs: tuple[tuple[str, str, float | None], ...]
+    """Every two of them, and in per cent of how many comparisons they took the same side; ties are a side."""
+
+    def __str__(self) -> str:
+        alpha = "–" if self.krippendorff_alpha is None else f"{self.krippendorff_alpha:.2f}".replace("-", "−")
+        shares = [f"{one}–{other} " + ("–" if s is None else f"{s:.0f} %") for one, other, s in self.pairs]
+        return f"Krippendorff's α {alpha} over {self.comparisons} comparisons; {', '.join(shares)}"
+
+    def as_data(self) -> dict[str, Any]:
+        """For machines and the store."""
+        pairs = [{"first": one, "second": other, "share": share} for one, other, share in self.pairs]
+        return {**self._asdict(), "pairs": pairs}
+
+
+def accord(names: Sequence[str], outcomes: Floats) -> Accord:
+    """(judges, comparisons) outcomes, NaN where a judge said nothing → how far the judges agree."""
+    return Accord(
+        int(((~np.isnan(outcomes)).sum(0) > 1).sum()),
+        krippendorff_alpha(outcomes),
+        tuple(
+            (names[one], names[other], between_annotators(outcomes[[one, other]]))
+            for one, other in combinations(range(len(names)), 2)
+        ),
+    )
 
 
 def first_shown_share(orders: Floats) -> float | None:

@@ -237,9 +237,8 @@ class Verdict(_Asked, Base):
 
     @property
     def worth(self) -> float | None:
-        """What it gives the contestant: 1 a win, ½ a tie, 0 a loss, or the graded preference; None where unscored."""
-        worth = {Outcome.win: 1.0, Outcome.tie: 0.5, Outcome.loss: 0.0, Outcome.unscored: None}[Outcome(self.outcome)]
-        return worth if worth is None or self.preference is None else self.preference
+        """See `Outcome.worth`."""
+        return Outcome(self.outcome).worth(self.preference)
 
 
 class JudgeEvaluation(Base):

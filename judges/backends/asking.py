@@ -58,7 +58,7 @@ class Asking:
 
         Questions are taken one by one, when there is somebody to ask them. A consumer that stops early
         cancels what is in flight. Raises what `answer` raises, behind what is in flight where no question will have
-        an answer; and `WorkError` after `PATIENCE` failures in a row, where nothing but failures came, or behind what
+        an answer; and `WorkError` after `PATIENCE` failures in a row, where several questions have failed and none was answered, or behind what
         is in flight where a limit of the meter is reached. What was yielded before stands.
         """
 
@@ -119,7 +119,7 @@ class Asking:
                 raise course.wrong
             if self._backend.finishing:
                 return
-            if course.failed and not course.answered:
+            if course.failed > 1 and not course.answered:  # one alone may be a question that no server takes
                 raise self._failing(f"all {course.failed} comparisons", course.last)
             if course.reached:
                 raise WorkError(
