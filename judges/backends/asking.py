@@ -58,8 +58,8 @@ class Asking:
 
         Questions are taken one by one, when there is somebody to ask them. A consumer that stops early
         cancels what is in flight. Raises what `answer` raises, behind what is in flight where no question will have
-        an answer; and `WorkError` after `PATIENCE` failures in a row, where several questions have failed and none was answered, or behind what
-        is in flight where a limit of the meter is reached. What was yielded before stands.
+        an answer; and `WorkError` after `PATIENCE` failures in a row, where several questions failed and none was
+        answered, or behind what is in flight where a limit of the meter is reached. What was yielded before stands.
         """
 
         async def work(emit: Emit[tuple[int, Said]]) -> None:
