@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,8 @@ from dadpo_bench.recipe import DEFAULT, load_recipe
 
 if TYPE_CHECKING:
     from dadpo_bench.judging.canary_trial import CanaryReport
+    from dadpo_bench.registry import JudgeEntry
+    from dadpo_bench.types import JudgeContext, Response
 
 _EXAMPLES = """
 Try a judge before trusting it: canaries that it must rank low, and pairs that people have labelled.
@@ -72,6 +74,7 @@ def judge_eval(
         str | None, typer.Option(metavar="STORE", help="Store whose run gave the canaries' and dSFT's responses.")
     ] = None,
     store: StoreOption = STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show two questions and the cost; ask nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,8 +86,14 @@ def judge_eval(
     if (against or retest) and not pairs:
         raise UserError("--against and --retest go with --pairs")
     from dadpo_bench.engine import LocalEngine
-    from dadpo_bench.judging.canary_trial import canary_answers, canary_data, keep_canaries, try_canaries
-    from dadpo_bench.judging.comparisons import construct_judge, note_judge
+    from dadpo_bench.judging.canary_trial import (
+        canary_answers,
+        canary_data,
+        canary_matches,
+        keep_canaries,
+        try_canaries,
+    )
+    from dadpo_bench.judging.comparisons import construct_judge, note_judge, voices
     from dadpo_bench.judging.evaluations import keep_evaluation
     from dadpo_bench.judging.labelled import read_pairs
     from dadpo_bench.judging.quality import measure
@@ -96,12 +105,18 @@ def judge_eval(
 
     labelled = [read_pairs(path) for path in pairs or []]
     context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
-    ready = construct_judge(judge, recipe.judge_settings, context)
-    other = construct_judge(against, {}, context) if against else None
     answered = None
     if not labelled:
         with closing(open_store(_source(responses, store), create=False)) as source:
             answered = canary_answers(source)
+    if dry_run:
+        pairs_of = [(p.first, p.second) for each in labelled for p in each.pairs]
+        if answered:
+            pairs_of = [(a.response, b.response) for one in canary_matches(answered).values() for a, b in one]
+        _preview(voices(judge, recipe.judge_settings), context, pairs_of)
+        return
+    ready = construct_judge(judge, recipe.judge_settings, context)
+    other = construct_judge(against, {}, context) if against else None
     opened = open_store(store)
     console = Console()
     reporter = Reporter(Console(stderr=True), quiet=quiet)
@@ -127,6 +142,21 @@ def judge_eval(
         _show_canaries(console, judge, report)
     for values in [] if as_json else found.get("sets", []):
         _show_set(console, judge, values)
+
+
+def _preview(
+    asked: Sequence[tuple[str, JudgeEntry, Any]], context: JudgeContext, pairs: Sequence[tuple[Response, Response]]
+) -> None:
+    """What each judge would be asked about these pairs, and what that costs."""
+    from dadpo_bench.cli.preview import show_voice
+    from dadpo_bench.types import Comparison
+
+    comparisons = [Comparison(contestant=first, baseline=second, order="ab") for first, second in pairs]
+    few = comparisons[:: max(1, len(comparisons) // 100)]
+    for name, entry, config in asked:
+        rated = {(r.prompt.key, r.text) for pair in pairs for r in pair}
+        count = 2 * len(pairs) if entry.kind == "pairwise" else len(rated)
+        show_voice(Console(), name, entry, config, context, comparisons, few, count)
 
 
 def _source(responses: str | None, store: str) -> str:

@@ -21,47 +21,53 @@ _SHOWN = 2
 
 
 def show_questions(console: Console, plan: Plan) -> None:
-    """Two prompts as they would be sent, placeholders for the responses, and the estimate; needs no key.
-
-    Of a panel those of every member. Of prompts that would not be asked about, how many and why. Nothing for a judge
-    that cannot tell.
-    """
-    for name, entry, config in voices(plan.recipe.judge, plan.recipe.judge_settings):
-        _show_questions(console, plan, name, entry, config)
-
-
-def _show_questions(console: Console, plan: Plan, name: str, entry: JudgeEntry, config: Any) -> None:
+    """What the judge of a run would be asked, placeholders for the responses; needs no key."""
     recipe = plan.recipe
-    judge = judges.load(entry.name)
-    if not hasattr(judge, "preview"):
-        return
     context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     length = int(FILLED * CHARACTERS * recipe.evaluation.sampling.max_new_tokens)
     prompts = [prompt for task in plan.tasks for prompt in task.prompts]
     students = 1 + len(plan.trained) * len(plan.seeds)
     canaries = len(CANARIES) * min(recipe.evaluation.canary_prompts, len(plan.tasks[0].prompts))
-    pairwise = entry.kind == "pairwise"
-    # A pointwise judge rates the teacher's responses too.
-    count = len(prompts) * (students + (not pairwise)) + canaries
-    if pairwise and recipe.orders == "both":
-        count *= 2
+    few = [_comparison(prompt, length) for prompt in prompts[:: max(1, len(prompts) // 100)]]
+    for voice in voices(recipe.judge, recipe.judge_settings):
+        pairwise = voice[1].kind == "pairwise"
+        # A pointwise judge rates the teacher's responses too.
+        count = len(prompts) * (students + (not pairwise)) + canaries
+        if pairwise and recipe.orders == "both":
+            count *= 2
+        show_voice(console, *voice, context, [_comparison(prompt, 0) for prompt in prompts], few, count)
 
-    def items(some: Sequence[Prompt], length: int) -> list[Any]:
-        asked = [_comparison(prompt, length) for prompt in some]
-        return asked if pairwise else [comparison.contestant for comparison in asked]
 
-    few = prompts[:: max(1, len(prompts) // 100)]
-    reasons = judge.unfit(config, context, items(prompts, 0))
-    fitting = [prompt for prompt, reason in zip(prompts, reasons, strict=True) if not reason]
-    shown, _ = judge.preview(config, context, items(fitting[:_SHOWN], 0), count)
-    _, cost = judge.preview(config, context, items(few, length), count)
+def show_voice(
+    console: Console,
+    name: str,
+    entry: JudgeEntry,
+    config: Any,
+    context: JudgeContext,
+    asked: Sequence[Comparison],
+    sized: Sequence[Comparison],
+    count: int,
+) -> None:
+    """Two of what is asked as a judge would be asked it, how many would stay unscored and why, and what `count` like
+    the `sized` ones cost. Nothing for a judge that cannot tell.
+    """
+    judge = judges.load(entry.name)
+    if not hasattr(judge, "preview"):
+        return
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+
+    def items(some: Sequence[Comparison]) -> list[Any]:
+        return list(some) if entry.kind == "pairwise" else [comparison.contestant for comparison in some]
+
+    reasons = judge.unfit(config, context, items(asked))
+    fitting = [comparison for comparison, reason in zip(asked, reasons, strict=True) if not reason]
+    shown, _ = judge.preview(config, context, items(fitting[:_SHOWN]), count)
+    _, cost = judge.preview(config, context, items(sized), count)
     for number, text in enumerate(shown, start=1):
         say(f"\n--- question {number} to {name} ---\n{text}")
-    who = "judge" if name == recipe.judge else f"judge, {name}"
     for reason, number in Counter(filter(None, reasons)).most_common():
-        say(f"\n{who}: {number} of {len(prompts)} prompts stay unscored: {reason}")
-    say(f"\n{who}, if nothing is stored: {cost}")
+        say(f"\n{name}: {number} of {len(asked)} prompts stay unscored: {reason}")
+    say(f"\n{name}, if nothing is stored: {cost}")
 
 
 def _comparison(prompt: Prompt, length: int) -> Comparison:

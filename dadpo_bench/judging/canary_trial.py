@@ -14,7 +14,7 @@ from dadpo_bench import scoring
 from dadpo_bench.errors import UserError
 from dadpo_bench.judging.asked import accord_of_members, keep_responses, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.canaries import CANARIES
-from dadpo_bench.judging.comparisons import OpenJudge, ask, tell_unscored
+from dadpo_bench.judging.comparisons import Match, OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.evaluations import CANARY_SET, keep_evaluation
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.scores import DRAWS, SEED
@@ -127,11 +127,16 @@ class CanaryReport(NamedTuple):
     """Of the members of a panel."""
 
 
-def try_canaries(bench: Bench, judge: OpenJudge, answered: Answered) -> CanaryReport:
-    """Have canaries and teacher compared with dSFT, and look at what came out."""
+def canary_matches(answered: Answered) -> dict[str, list[Match]]:
+    """What is compared with dSFT, by its name."""
     names = [*(name for name in CANARIES if name in answered.by_name), CONTROL]
     baseline = answered.by_name[FIRST]
-    matches = {name: [(answered.by_name[name][p], baseline[p]) for p in answered.prompts] for name in names}
+    return {name: [(answered.by_name[name][p], baseline[p]) for p in answered.prompts] for name in names}
+
+
+def try_canaries(bench: Bench, judge: OpenJudge, answered: Answered) -> CanaryReport:
+    """Have canaries and teacher compared with dSFT, and look at what came out."""
+    matches = canary_matches(answered)
     everything = [match for one in matches.values() for match in one]
     keep_responses(bench, [stored.response.prompt for match in everything for stored in match], answered.rows)
     tell_unscored(bench, ask(bench, judge, everything, f"{judge.name}: canaries"))

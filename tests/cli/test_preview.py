@@ -26,13 +26,13 @@ def held_out(tiny_recipe: Path) -> Path:
 
 def test_prompts_that_would_stay_unscored_are_counted_by_reason(tiny_recipe: Path, held_out: Path) -> None:
     shown = preview(tiny_recipe, "--template", "checklist")
-    assert "judge: 4 of 4 prompts stay unscored: no checklist" in shown
+    assert "chat:judge: 4 of 4 prompts stay unscored: no checklist" in shown
     assert "question 1" not in shown
     rows = [json.loads(line) for line in held_out.read_text(encoding="utf-8").split("\n") if line]
     rows[1]["checklist"] = ["names one colour"]
     held_out.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     shown = preview(tiny_recipe, "--template", "checklist")
-    assert "judge: 3 of 4 prompts stay unscored: no checklist" in shown
+    assert "chat:judge: 3 of 4 prompts stay unscored: no checklist" in shown
     assert "1. names one colour" in shown  # the one that would be asked about is shown, wherever it stands
 
 

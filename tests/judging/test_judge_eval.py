@@ -82,6 +82,22 @@ def test_a_limit_ends_it_and_what_was_said_is_not_asked_again(pairs: Path, tmp_p
         assert len(server.bodies) == 6
 
 
+@pytest.mark.parametrize("of", ["pairs", "canaries"])
+def test_a_dry_run_shows_two_questions_and_the_cost_and_needs_no_key(
+    of: str, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    store = tmp_path / "x.sqlite3"
+    options = ("--pairs", pairs) if of == "pairs" else ("--responses", REFERENCE)
+    done = judge_eval(store, "chat:gpt-4o", *options, "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "--- question 2 to chat:gpt-4o ---" in done.stdout
+    # Three pairs; seven canaries and the teacher on the reference's 16 prompts: both orders each.
+    assert f"if nothing is stored: {6 if of == 'pairs' else 2 * 8 * 16} calls, " in done.stdout
+    assert not store.exists()
+
+
 def test_a_judge_that_takes_whatever_comes_first_is_seen_through(pairs: Path, tmp_path: Path) -> None:
     with serving(says("[[A]]")) as server:
         (found,) = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs)["sets"]

@@ -277,8 +277,8 @@ def test_a_dry_run_shows_each_members_questions_and_needs_no_key(
     shown = call(*command, "--judge", "panel:longer+chat:gpt-4o+chat-score:gpt-4o-mini", "--dry-run").stdout
     assert "--- question 1 to chat:gpt-4o ---" in shown
     assert "--- question 2 to chat-score:gpt-4o-mini ---" in shown
-    assert "judge, chat:gpt-4o, if nothing is stored: " in shown
-    assert "judge, chat-score:gpt-4o-mini, if nothing is stored: " in shown
+    assert "chat:gpt-4o, if nothing is stored: " in shown
+    assert "chat-score:gpt-4o-mini, if nothing is stored: " in shown
     assert "to longer" not in shown
     assert not (tmp_path / "x.sqlite3").exists()
 
