@@ -260,9 +260,9 @@ def main() -> None:
             for _ in range(options.rounds):
                 for side in SIDES:
                     taken[side].append(run_side(side, url, options.verdicts, options.concurrency))
-            if options.alpaca_eval:
-                few = min(options.verdicts, 1000)
-                taken["alpaca_eval"] = [run_alpaca_eval(options.alpaca_eval, url, few, 64)]
+                if options.alpaca_eval:
+                    few = min(options.verdicts, 1000)
+                    taken.setdefault("alpaca_eval", []).append(run_alpaca_eval(options.alpaca_eval, url, few, 64))
         ratios = [
             o["verdicts_per_second"] / b["verdicts_per_second"]
             for o, b in zip(taken["ours"], taken["bare"], strict=True)
