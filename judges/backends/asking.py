@@ -5,18 +5,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
-from dadpo_bench.errors import WorkError
-from judges.backends import Ask, Backend, Unanswered
+from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.types import Message
+from judges.backends import Answer, Ask, Backend, Unanswered
 from judges.backends.pump import Emit, iterate
-from judges.backends.spending import Reached
+from judges.backends.spending import Promise, Reached
 
 Question = TypeVar("Question")
 Said = TypeVar("Said")
 
 PATIENCE = 8
 """Questions in a row that may fail by the backend's fault, all attempts spent, before the work ends."""
+
+
+@dataclass
+class _Course:
+    """How a set of questions has gone so far."""
+
+    done: int = 0
+    """No fault of the backend: nothing is owed."""
+    answered: int = 0
+    """Of these, what the backend was asked."""
+    failed: int = 0
+    in_a_row: int = 0
+    """Failures since the last answer."""
+    last: str = ""
+    """Reason of the last failure."""
+    reached: str = ""
+    """The limit that was."""
+    wrong: UserError | None = None
+    """Why no question will have an answer."""
 
 
 class Asking:
@@ -35,39 +56,54 @@ class Asking:
         """Yield what was said as it arrives, `unanswered` of the reason where nothing was.
 
         Questions are taken one by one, when there is somebody to ask them. A consumer that stops early
-        cancels what is in flight. Raises what `answer` raises, and `WorkError` after `PATIENCE` failures in a
-        row, or behind what is in flight where a limit of the meter is reached; what was yielded before stands.
+        cancels what is in flight. Raises what `answer` raises, behind what is in flight where no question will have
+        an answer; and `WorkError` after `PATIENCE` failures in a row, where nothing but failures came, or behind what
+        is in flight where a limit of the meter is reached. What was yielded before stands.
         """
 
         async def work(emit: Emit[tuple[int, Said]]) -> None:
             self._loop = asyncio.get_running_loop()
             owed = enumerate(questions)  # shared by the askers: each takes the next one
-            failures = said_of = 0
-            reached = ""
+            course = _Course()
 
             async def asker(ask: Ask) -> None:
-                nonlocal failures, said_of, reached
-                while not (self._backend.finishing or reached):
+                asked = False
+
+                async def noted(messages: Sequence[Message], promise: Promise | None = None) -> Answer:
+                    nonlocal asked
+                    asked = True
+                    return await ask(messages, promise)
+
+                while not (self._backend.finishing or course.reached):
                     index, question = next(owed, (-1, None))
                     if question is None:
                         return
+                    asked = failed = False
                     try:
-                        said = await answer(ask, question)
-                        failures = 0
+                        said = await answer(noted, question)
                     except Reached as limit:
-                        reached = str(limit)
+                        course.reached = str(limit)
+                        return
+                    except UserError as wrong:
+                        course.wrong = wrong
+                        self._backend.finishing = True
+                        self._dismiss()
                         return
                     except Unanswered as why:
-                        said = unanswered(why.reason)
-                        failures = failures + 1 if why.failure else 0
-                        if failures >= PATIENCE:
-                            await emit((index, said))
-                            raise WorkError(
-                                f"judge {self._backend.name} failed {failures} comparisons in a row, "
-                                f"last with '{why.reason}': check the server, then run the same command again"
-                            ) from None
-                    said_of += 1
+                        said, failed = unanswered(why.reason), why.failure
+                        course.last = why.reason if failed else course.last
+                    if failed:
+                        course.failed += 1
+                        course.in_a_row += 1
+                    else:
+                        course.done += 1
+                        if asked:
+                            course.answered += 1
+                            course.in_a_row = 0
+                    dead = course.in_a_row >= PATIENCE
                     await emit((index, said))
+                    if dead:
+                        raise self._failing(f"{PATIENCE} comparisons in a row", course.last)
 
             try:
                 async with self._backend.opened() as ask, asyncio.TaskGroup() as group:
@@ -75,9 +111,18 @@ class Asking:
                         self._backend.tasks.append(group.create_task(asker(ask)))
             except ExceptionGroup as several:
                 raise several.exceptions[0] from None
-            if reached and not self._backend.finishing:
+            finally:
+                if course.wrong:
+                    self._backend.finishing = False  # the next set may be asked: a key may have been set
+            if course.wrong:
+                raise course.wrong
+            if self._backend.finishing:
+                return
+            if course.failed and not course.answered:
+                raise self._failing(f"all {course.failed} comparisons", course.last)
+            if course.reached:
                 raise WorkError(
-                    f"{reached}: {len(questions) - said_of:,} of {len(questions):,} questions to "
+                    f"{course.reached}: {len(questions) - course.done:,} of {len(questions):,} questions to "
                     f"{self._backend.config.model} are owed; raise the limit and run the same command again"
                 )
 
@@ -89,6 +134,12 @@ class Asking:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: nothing is in flight
                 self._loop.call_soon_threadsafe(self._dismiss)
+
+    def _failing(self, what: str, last: str) -> WorkError:
+        return WorkError(
+            f"judge {self._backend.name} failed {what}, last with '{last}': "
+            "check the server, then run the same command again"
+        )
 
     def _dismiss(self) -> None:
         """Those who wait for their turn, or to try again, would wait for nothing."""

@@ -31,7 +31,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Message, content_key
 from judges.backends import Answer, Ask, Unanswered
-from judges.backends.endpoint import Endpoint, EndpointConfig, _transient
+from judges.backends.endpoint import Endpoint, EndpointConfig
+from judges.backends.pool import LONGEST_PAUSE, Fault, Server
 from judges.backends.spending import Meter, Promise
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ _QUESTION: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _JSON = {"content-type": "application/json"}
 _MOMENT, _FIRST_PAUSE = 0.05, 1.0
 """Seconds between looks at who waits, and between the first two looks at a batch."""
-_ATTEMPTS, _LONGEST_CALL, _LONGEST_PAUSE = 20, 600.0, 120.0
+_ATTEMPTS, _LONGEST_CALL = 20, 600.0
 """Of a request about files and batches; seconds. Twenty attempts outlast a quarter of an hour without a network."""
 
 _UNSAID = {"completed": "batch_incomplete", "expired": "batch_expired", "cancelled": "batch_cancelled"}
@@ -81,7 +82,7 @@ class BatchConfig(EndpointConfig):
 
 
 class Batch(Endpoint):
-    """A chat endpoint with a Batch API. Raises `UserError` as `Endpoint` does.
+    """A chat endpoint with a Batch API, of one server. Raises `UserError` as `Endpoint` does.
 
     An answer that is collected counts in limits and bill like one that is asked for: they hold over all tries of a
     command that is killed and run again.
@@ -92,6 +93,8 @@ class Batch(Endpoint):
 
     def __init__(self, config: BatchConfig, *, key: bool = True) -> None:
         super().__init__(config, key=key)
+        if self.pool.servers[1:]:
+            raise UserError("a batch goes to one server: give one base_url, or set backend to endpoint")
         self.taken: set[str] = set()
         """Requests that were answered, or are being asked: an equal question is another request."""
         self.pending: set[str] = set()
@@ -117,15 +120,16 @@ class Batch(Endpoint):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Ask]:
         """With what earlier batches hold at hand. Ends with `WorkError` or `UserError` where the server fails."""
-        async with self.client() as server:
+        async with super().opened() as asked:
+            (server,) = self.pool.servers
             post = _Post(self, server)
             await post.recall()
-            client = server.copy(http_client=httpx2.AsyncClient(transport=post))
+            server.client = client = server.client.copy(http_client=httpx2.AsyncClient(transport=post))
             await client.get("/", cast_to=httpx2.Response)  # a first request waits for a thread, out of our sight
 
             async def ask(messages: Sequence[Message], promise: Promise | None = None) -> Answer:
                 with self._waiting():
-                    answer = await self.ask(client, messages, promise)
+                    answer = await asked(messages, promise)
                     earlier = asyncio.current_task() in post.collectors
                 return answer._replace(seconds=0.0, earlier=earlier)
 
@@ -176,20 +180,20 @@ class Batch(Endpoint):
         """None: the next batch is pause enough, and those that are in it go together."""
         return 0.0
 
-    def _meaning(self, error: openai.APIStatusError) -> Exception:
-        if error.code in _STATUS:
-            return Unanswered(f"api error: {error.code}", failure=True)
-        return super()._meaning(error)
+    def _meaning(self, fault: Fault) -> Exception:
+        if fault.code in _STATUS:
+            return Unanswered(f"api error: {fault.code}", failure=True)
+        return super()._meaning(fault)
 
-    def refusal(self, error: openai.APIStatusError) -> Exception:
+    def refusal(self, fault: Fault) -> Exception:
         """What an error means that no question is to blame for."""
         remedies = {
             403: f"the API key in {self.config.api_key_env} may not use files and batches",
             404: "it has no Batch API: set backend to endpoint",
         }
-        if error.status_code in remedies:
-            return UserError(f"judge {self.name} answered {error.status_code}: {remedies[error.status_code]}")
-        meaning = self._meaning(error)
+        if fault.status in remedies:
+            return UserError(f"judge {self.name} answered {fault.status}: {remedies[fault.status]}")
+        meaning = self._meaning(fault)
         return self.failure(str(meaning)) if isinstance(meaning, Unanswered) else meaning
 
     def failure(self, what: str) -> WorkError:
@@ -220,8 +224,10 @@ class _Said(NamedTuple):
 class _Post(httpx2.AsyncBaseTransport):
     """Takes requests, puts them into batches and waits for these: an answer comes when its batch has ended."""
 
-    def __init__(self, backend: Batch, server: openai.AsyncOpenAI) -> None:
+    def __init__(self, backend: Batch, server: Server) -> None:
         self._backend, self._server, self._config = backend, server, backend.config
+        self._client = server.client
+        """Of files and batches."""
         self._metadata = {"made_by": MADE_BY, "model": self._config.model}
         self._gathered: dict[str, bytes] = {}
         """By the request's id the line of the file that goes up next."""
@@ -316,7 +322,7 @@ class _Post(httpx2.AsyncBaseTransport):
     async def _submit(self) -> None:
         for lines in _files(self._gathered):
             content = ("questions.jsonl", b"".join(lines.values()))
-            file = await self._call(partial(self._server.files.create, file=content, purpose="batch"))
+            file = await self._call(partial(self._client.files.create, file=content, purpose="batch"))
             batch = await self._create(file.id)
             self._running[batch.id] = set(lines)
             self._submitted |= set(lines)
@@ -334,14 +340,14 @@ class _Post(httpx2.AsyncBaseTransport):
                 if batch.input_file_id == file:
                     return batch
             tried = True
-            return await self._server.batches.create(
+            return await self._client.batches.create(
                 completion_window="24h", endpoint=_QUESTION, input_file_id=file, metadata=self._metadata
             )
 
         return await self._call(once)
 
     async def _ours(self) -> list[Submitted]:
-        pages = self._server.batches.list(limit=100)
+        pages = self._client.batches.list(limit=100)
         return [batch async for batch in pages if self._metadata.items() <= (batch.metadata or {}).items()]
 
     async def _look(self) -> None:
@@ -349,7 +355,7 @@ class _Post(httpx2.AsyncBaseTransport):
         for name, asked in list(self._running.items()):
             if asked.isdisjoint(self._awaited):
                 continue
-            batch = await self._call(partial(self._server.batches.retrieve, name))
+            batch = await self._call(partial(self._client.batches.retrieve, name))
             if batch.status == "failed":
                 self._backend.pending -= asked
                 raise self._backend.invalid(batch)
@@ -375,7 +381,7 @@ class _Post(httpx2.AsyncBaseTransport):
 
         async def content() -> bytes | None:
             try:
-                return (await self._server.files.content(file)).content
+                return (await self._client.files.content(file)).content
             except openai.NotFoundError:
                 return None
 
@@ -386,23 +392,26 @@ class _Post(httpx2.AsyncBaseTransport):
         """A request about files and batches. Raises `UserError` and `WorkError`."""
 
         async def once() -> T:
-            async with asyncio.timeout(_LONGEST_CALL):
-                return await request()
+            try:
+                async with asyncio.timeout(_LONGEST_CALL):
+                    return await request()
+            # `from None`: the original holds the request and its headers.
+            except (openai.OpenAIError, TimeoutError, ValueError) as error:
+                raise Fault(self._server, error) from None
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_random_exponential(multiplier=self._config.backoff_seconds, max=_LONGEST_PAUSE),
-            retry=retry_if_exception(lambda error: _transient(error) and not self._backend.finishing),
+            wait=wait_random_exponential(multiplier=self._config.backoff_seconds, max=LONGEST_PAUSE),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, Fault) and error.passing and not self._backend.finishing
+            ),
             reraise=True,
         )
         try:
             return await retrying(once)
-        # `from None`: the original holds the request and its headers.
-        except openai.APIStatusError as error:
-            raise self._backend.refusal(error) from None
-        except (openai.APIError, TimeoutError) as error:
-            raise self._backend.failure(type(error).__name__) from None
-        except (AttributeError, TypeError, ValueError):  # what came back is of another form
+        except Fault as fault:
+            raise self._backend.refusal(fault) from None
+        except (AttributeError, TypeError):  # what came back is of another form
             raise self._backend.failure("unparsable") from None
 
 

@@ -1,7 +1,7 @@
 """One question to a chat model behind an OpenAI-compatible endpoint: retries, time-outs, what failures mean.
 
-The API key is read from the environment when a client is made. It is kept nowhere else, and no message
-quotes the endpoint's own words, which may repeat it.
+Keys and headers are read from the environment when clients are made. They are kept nowhere else, and no message
+quotes the endpoint's own words, which may repeat them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from email.utils import parsedate_to_datetime
-from functools import partial
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 import openai
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -33,18 +31,14 @@ from tenacity import (
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import JsonObject, Message
 from judges.backends import Answer, Ask, Backend, BackendConfig, Unanswered
-from judges.backends.spending import CHARACTERS, Meter, Price, Promise, prices, tokens_of
+from judges.backends.pool import LONGEST_PAUSE, Fault, Pool, Server
+from judges.backends.spending import CHARACTERS, Meter, Price, Promise, Reached, prices, tokens_of
 from judges.backends.window import Window
 from judges.verdicts import Token
 
 T = TypeVar("T")
 
 OPENAI_URL = "https://api.openai.com/v1"
-_OVERRUN = (408, 429, 503, 529)
-"""Statuses of a server that has too much to do."""
-_LONGEST_PAUSE = 120.0
-"""Seconds: a server that asks for more is asked again after this."""
-
 _LONGEST_NAME = 200
 """Characters of a model's name or fingerprint that are kept."""
 _MOST_TOKENS = 2**31 - 1
@@ -52,6 +46,10 @@ _MOST_TOKENS = 2**31 - 1
 
 _TOO_LONG = re.compile(r"context (?:length|size|window)", re.IGNORECASE)
 """vLLM and llama.cpp say so in words alone."""
+
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""A key put here by mistake is refused unsaid, before messages and stored recipes repeat it."""
+_HEADER = r"^[A-Za-z0-9_-]+$"
 
 _REFUSED_SETTINGS = {
     "temperature": "temperature to null",
@@ -64,26 +62,44 @@ _REFUSED_SETTINGS = {
 class EndpointConfig(BackendConfig):
     """Which model to ask, where and how. Only model, temperature and token limit decide what it answers."""
 
-    base_url: str = Field(
-        "", description="URL of the API up to and with /v1. Empty: $OPENAI_BASE_URL, else OpenAI's own."
+    base_url: str | tuple[str, ...] = Field(
+        "",
+        description="URL of the API up to what stands before /chat/completions, mostly …/v1; or a list of URLs of "
+        "equal servers, which share the questions: of them the judge's key knows the first one's host. "
+        "Empty: $OPENAI_BASE_URL, else OpenAI's own.",
     )
     api_key_env: str = Field(
         "OPENAI_API_KEY",
-        # A key put here by mistake is refused unsaid, before messages and stored recipes repeat it.
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        pattern=_VARIABLE,
         description="NAME of the environment variable that holds the API key, never the key itself. "
         "A local endpoint needs none.",
+    )
+    key_header: str = Field(
+        "Authorization",
+        pattern=_HEADER,
+        description="Header that carries the key: Authorization (as `Bearer KEY`), or another, e.g. Azure's api-key.",
+    )
+    headers: dict[str, str] = Field(
+        {},
+        description="More HTTP headers, each with the NAME of the environment variable that holds its value.",
+    )
+    api_version: str = Field(
+        "", pattern=r"^[\w.-]*$", description="Azure's `api-version`, sent with every request. Empty: none."
     )
     concurrency: int = Field(
         8,
         ge=1,
-        description="Requests in flight at once, fewer while the endpoint answers 429 or too late; no verdict changes.",
+        description="Requests in flight at once at each URL, fewer while it answers 429 or too late; no verdict "
+        "changes.",
     )
     timeout_seconds: float = Field(
         120.0, gt=0, description="Limit on one attempt, seconds from sending to the whole answer."
     )
     attempts: int = Field(
-        6, ge=1, description="Attempts a question: 429, 5xx, time-outs and lost connections are tried again."
+        8,
+        ge=1,
+        description="Attempts a question: 429, 5xx, time-outs, lost connections and what is no completion are tried "
+        "again.",
     )
     max_calls: int | None = Field(None, ge=0, description="Calls in one run, repeated ones included. Null: no limit.")
     budget_usd: float | None = Field(
@@ -99,38 +115,54 @@ class EndpointConfig(BackendConfig):
         description="Upper end of the first random pause between attempts, seconds; doubled each time.",
     )
 
+    @field_validator("headers")
+    @classmethod
+    def _names(cls, headers: dict[str, str], given: ValidationInfo) -> dict[str, str]:
+        for header, variable in headers.items():
+            if not (re.fullmatch(_HEADER, header) and re.fullmatch(_VARIABLE, variable)):
+                raise ValueError("write HEADER: NAME, of the environment variable that holds the value")
+            if header.lower() in ("authorization", given.data.get("key_header", "").lower()):
+                raise ValueError(f"{header} carries the API key: set api_key_env and key_header")
+        return headers
+
 
 class Endpoint(Backend):
-    """A chat endpoint. Raises `UserError` at once for a bad URL, a missing key (where it is to be asked) or price."""
+    """A chat endpoint, of one server or several equal ones.
+
+    Raises `UserError` at once for a bad URL, a missing key or header (where it is to be asked) or price.
+    """
 
     config: EndpointConfig
 
     def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.askers = config.concurrency
-        self._url = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
-        self._parts = _checked(self._url)
-        self._official = self._parts.hostname == urlsplit(OPENAI_URL).hostname
+        given = [config.base_url] if isinstance(config.base_url, str) else config.base_url
+        urls = list(filter(None, given)) or [os.environ.get("OPENAI_BASE_URL") or OPENAI_URL]
+        self._parts = [_checked(url) for url in urls]
+        self.askers = config.concurrency * len(urls)
+        self._official = self._parts[0].hostname == urlsplit(OPENAI_URL).hostname
         self._limit = "max_completion_tokens" if self._official else "max_tokens"
+        names = [parts.netloc for parts in self._parts] if urls[1:] else [self.host]
+        self.pool = Pool([Server(url, name, Window(config.concurrency)) for url, name in zip(urls, names, strict=True)])
         self.meter = self._meter()
+        self._bearer = config.key_header.lower() == "authorization"
         if key:
             self._key()
-        self.window = Window(config.concurrency)
-        """How many requests may be in flight; a new one for every client."""
+            self._headers()
 
     @property
     def host(self) -> str:
-        """The server's name, which may decide the answer; `local` for this machine, whatever the port."""
-        return "local" if _is_local(self._parts.hostname or "") else str(self._parts.hostname)
+        """The first server's name, which may decide the answer; `local` for this machine, whatever the port."""
+        return "local" if _is_local(self._parts[0]) else str(self._parts[0].hostname)
 
     @property
     def name(self) -> str:
-        """By its host."""
-        return f"endpoint {self.host}"
+        """By its servers."""
+        return f"endpoint {', '.join(server.name for server in self.pool.servers)}"
 
     def identity(self) -> JsonObject:
-        """The host. Retries, time-outs, concurrency, port and key decide nothing."""
+        """The host. Retries, time-outs, concurrency, ports, keys and equal servers decide nothing."""
         return {"host": self.host}
 
     def promise(self, questions: Sequence[Sequence[Message]]) -> AbstractAsyncContextManager[Promise]:
@@ -146,14 +178,18 @@ class Endpoint(Backend):
         return self.meter.price.usd(read, answered) if self.meter.price else None
 
     def bill(self) -> str:
-        """Calls, tokens and USD."""
-        return self.meter.bill()
+        """Calls, tokens and USD; and which servers were left out."""
+        failed = [server.name for server in self.pool.servers if server.left_out and self.pool.servers[1:]]
+        return self.meter.bill() + (f"; left out for a while: {', '.join(failed)}" if failed else "")
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Ask]:
-        """With a client of its own."""
-        async with self.client() as client:
-            yield partial(self.ask, client)
+        """With clients of its own."""
+        async with AsyncExitStack() as stack:
+            for server in self.pool.servers:
+                server.client = await stack.enter_async_context(self._client(server.url))
+                stack.callback(delattr, server, "client")
+            yield self.ask
 
     def _meter(self) -> Meter:
         config = self.config
@@ -164,55 +200,56 @@ class Endpoint(Backend):
         return Meter(config.model, price, config.max_tokens, config.max_calls, config.budget_usd)
 
     def _key(self) -> str:
-        name = self.config.api_key_env
-        key = os.environ.get(name, "").strip()
-        if not key and self.host != "local":
-            raise UserError(f"no API key: set {name}, or pass --judge pmi")
-        if not (key.isascii() and key.isprintable()):
-            raise UserError(f"the API key in {name} holds characters that no HTTP header may carry: set it again")
-        return key or "none"
+        """`none` where none is needed."""
+        local = all(map(_is_local, self._parts))
+        return _secret(self.config.api_key_env, "none" if local else "", "no API key: set {}, or pass --judge pmi")
 
-    def client(self) -> openai.AsyncOpenAI:
-        """A client; close it by `async with`. Retries and time-outs are ours alone."""
+    def _headers(self) -> dict[str, str]:
+        """Those that hold secrets."""
+        key = {} if self._bearer else {self.config.key_header: self._key()}
+        more = {header: _secret(name, "", f"no {header}: set {{}}") for header, name in self.config.headers.items()}
+        return key | more
+
+    def _client(self, url: str) -> openai.AsyncOpenAI:
+        """Closed by `async with`. Retries and time-outs are ours alone."""
         most = self.config.concurrency
-        self.window = Window(most)
         # aiohttp takes half the processor time of httpx2 (benchmarks/README.md); it need not be there.
         transport = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
         pool = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
         return openai.AsyncOpenAI(
-            api_key=self._key(),
-            base_url=self._url,
+            api_key=self._key() if self._bearer else "none",
+            base_url=url,
             max_retries=0,
             timeout=None,
-            http_client=transport(limits=pool, timeout=None),
+            # Another server that one is sent on to would be given the headers.
+            http_client=transport(limits=pool, timeout=None, follow_redirects=False),
+            default_headers=self._headers(),
+            default_query={"api-version": self.config.api_version} if self.config.api_version else None,
         )
 
-    async def ask(
-        self, client: openai.AsyncOpenAI, messages: Sequence[Message], promise: Promise | None = None
-    ) -> Answer:
+    async def ask(self, messages: Sequence[Message], promise: Promise | None = None) -> Answer:
         """The model's answer; `promise` where the meter gave room for several questions together.
 
-        Raises `Unanswered` where this question has none, `UserError` where no question will have one.
+        Raises `Unanswered` where this question has none, `UserError` where no question will have one, `Reached`
+        where a limit kept it from being asked at all.
         """
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self.config.attempts),
             wait=self._pause,
-            retry=retry_if_exception(lambda error: _transient(error) and not self.finishing),
+            retry=retry_if_exception(lambda error: isinstance(error, Fault) and error.passing and not self.finishing),
             reraise=True,
         )
+        faults: list[Fault] = []
         try:
-            return await retrying(self._once, client, messages, promise)
-        # `from None`: the original holds the request and its headers.
-        except openai.APIStatusError as error:
-            raise self._meaning(error) from None
-        except openai.APIConnectionError:  # its time-outs are lost connections: the client is given no limit
-            raise Unanswered("api error: APIConnectionError", failure=True) from None
-        except (openai.APIError, TimeoutError) as error:
-            raise Unanswered(f"api error: {type(error).__name__}", failure=True) from None
-        except ValueError:  # a body that is no JSON
-            raise Unanswered("unparsable", failure=True) from None
+            return await retrying(self._once, messages, promise, faults)
+        except Fault as fault:
+            raise self._meaning(fault) from None
+        except Reached:
+            if faults:  # it was asked, and may not be any more
+                raise self._meaning(faults[-1]) from None
+            raise
 
-    async def _once(self, client: openai.AsyncOpenAI, messages: Sequence[Message], promise: Promise | None) -> Answer:
+    async def _once(self, messages: Sequence[Message], promise: Promise | None, faults: list[Fault]) -> Answer:
         limit = self._limit
         sampling: dict[str, object] = {}
         if self.config.temperature is not None:
@@ -225,21 +262,28 @@ class Endpoint(Backend):
             limit: self.config.max_tokens,
             **sampling,
         }
+        failed = faults[-1].server if faults else None
         try:
-            async with self._place(), self._metered(messages, promise) as count:
+            async with self.pool.place(failed) as server, self._metered(messages, promise) as count:
                 started = time.monotonic()
                 async with asyncio.timeout(self.config.timeout_seconds):
                     # `chat.completions.create` takes as long again to check what it sends and receives.
-                    response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+                    response = await server.client.post(
+                        "/chat/completions",
+                        cast_to=httpx2.Response,
+                        body=body,
+                        options={} if self._bearer else {"headers": {"Authorization": openai.omit}},
+                    )
                 answer = _read(response.json(), time.monotonic() - started)
                 count(answer)
                 return answer
-        except openai.BadRequestError as error:
+        except Fault as fault:
             # OpenAI's reasoning models refuse `max_tokens`, behind other hosts too; many servers know only that.
-            if error.param != "max_tokens" or limit != "max_tokens":
+            if fault.setting != "max_tokens" or limit != "max_tokens":
+                faults.append(fault)
                 raise
             self._limit = "max_completion_tokens"
-        return await self._once(client, messages, promise)
+        return await self._once(messages, promise, faults)
 
     @asynccontextmanager
     async def _metered(
@@ -261,52 +305,48 @@ class Endpoint(Backend):
             self.in_flight.discard(task)
             self.meter.close(set_aside, *tokens)
 
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """A place among the requests in flight; how the request ends tells how many places there are."""
-        window = self.window
-        ticket = await window.enter()
-        try:
-            yield
-            window.succeeded(ticket)
-        except TimeoutError:
-            window.overrun(ticket)
-            raise
-        except openai.APIStatusError as error:
-            if error.status_code in _OVERRUN:
-                window.overrun(ticket)
-            if _transient(error) and (asked := _retry_after(error)) is not None:
-                window.pause(min(asked, _LONGEST_PAUSE))
-            raise
-        finally:
-            window.leave()
-
     def _pause(self, state: RetryCallState) -> float:
         """Seconds before the next attempt: exponential with jitter, none where the server asked all to wait."""
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, openai.APIStatusError) and _retry_after(error):  # 0 asks for nothing
+        fault = state.outcome.exception() if state.outcome else None
+        if isinstance(fault, Fault) and fault.retry_after:  # 0 asks for nothing
             return 0
-        return wait_random_exponential(multiplier=self.config.backoff_seconds, max=_LONGEST_PAUSE)(state)
+        return wait_random_exponential(multiplier=self.config.backoff_seconds, max=LONGEST_PAUSE)(state)
 
-    def _meaning(self, error: openai.APIStatusError) -> Exception:
-        status = error.status_code
+    def _meaning(self, fault: Fault) -> Exception:
+        status, error = fault.status, fault.error
+        secrets = ", ".join([self.config.api_key_env, *self.config.headers.values()])
         remedies = {
-            401: f"it does not accept the API key: check {self.config.api_key_env}",
+            401: f"it does not accept the API key: check {secrets}",
             403: f"the API key in {self.config.api_key_env} may not use model '{self.config.model}'",
             404: f"no model '{self.config.model}' or no API there: check the model's name and base_url",
+            **dict.fromkeys((301, 302, 303, 307, 308), "the API is elsewhere, and keys are not sent on: set base_url"),
         }
         if status in remedies:
-            return UserError(f"judge endpoint {self.host} answered {status}: {remedies[status]}")
-        if status == 400 and error.param in _REFUSED_SETTINGS:
-            setting = _REFUSED_SETTINGS[error.param]
-            return UserError(f"model '{self.config.model}' refuses {error.param}: set the judge's {setting}")
-        if error.code == "insufficient_quota":
-            return UserError(f"judge endpoint {self.host} answered {status}: the account's quota is used up")
-        if status == 413 or error.code == "context_length_exceeded" or _TOO_LONG.search(error.message):
+            return UserError(f"judge endpoint {fault.server.name} answered {status}: {remedies[status]}")
+        if fault.setting in _REFUSED_SETTINGS:
+            setting = _REFUSED_SETTINGS[fault.setting]
+            return UserError(f"model '{self.config.model}' refuses {fault.setting}: set the judge's {setting}")
+        if fault.code == "insufficient_quota":
+            return UserError(f"judge endpoint {fault.server.name} answered {status}: the account's quota is used up")
+        if fault.unreadable:
+            return Unanswered("unparsable", failure=True)
+        if fault.lost:
+            return Unanswered("api error: APIConnectionError", failure=True)
+        if status == 413 or fault.code == "context_length_exceeded" or _TOO_LONG.search(str(error)):
             return Unanswered("too long")
-        if error.code in ("content_filter", "content_policy_violation"):
+        if fault.code in ("content_filter", "content_policy_violation"):
             return Unanswered("refused")
-        return Unanswered(f"api error: {type(error).__name__} {status}", failure=True)
+        return Unanswered(f"api error: {type(error).__name__} {status or ''}".strip(), failure=True)
+
+
+def _secret(variable: str, otherwise: str, missing: str) -> str:
+    """What the environment variable holds, or `otherwise`; raises `UserError` where that is empty."""
+    secret = os.environ.get(variable, "").strip() or otherwise
+    if not secret:
+        raise UserError(missing.format(variable))
+    if not (secret.isascii() and secret.isprintable()):
+        raise UserError(f"{variable} holds characters that no HTTP header may carry: set it again")
+    return secret
 
 
 def _checked(url: str) -> SplitResult:
@@ -323,32 +363,12 @@ def _checked(url: str) -> SplitResult:
     return parts
 
 
-def _is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _is_local(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _transient(error: BaseException) -> bool:
-    if isinstance(error, openai.APIStatusError):
-        return error.code != "insufficient_quota" and (error.status_code in (408, 409, 429) or error.status_code >= 500)
-    return isinstance(error, openai.APIConnectionError | TimeoutError)
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds of a `Retry-After` header: a number or an HTTP date (RFC 9110, section 10.2.3)."""
-    value = error.response.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _read(completion: Any, seconds: float) -> Answer:

@@ -5,10 +5,8 @@ Chiu and Jain 1989, as TCP does it: a limit that only shrank would stay low afte
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import NewType
 
 Ticket = NewType("Ticket", int)
@@ -16,48 +14,43 @@ Ticket = NewType("Ticket", int)
 
 
 class Window:
-    """Hands out at most `limit` tickets at a time, and none during a pause.
+    """Counts requests in flight, of which `limit` may be, and none more during a pause.
 
     A `limit` starts at `most`. Failures of requests that were sent under an older limit are old news: one
     burst halves it once. As many successes as the limit is wide, a round, widen it by one, up to `most`.
     """
 
-    def __init__(
-        self,
-        most: int,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = self.limit = most
         self.in_flight = 0
-        self._clock, self._sleep = clock, sleep
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._clock = clock
         self._halvings = 0
         self._successes = 0
         self._paused_until = 0.0
 
-    async def enter(self) -> Ticket:
-        """Wait for a place; whoever has one leaves by `leave`."""
-        while True:
-            if (pause := self._paused_until - self._clock()) > 0:
-                await self._sleep(pause)
-            elif self.in_flight < self.limit:
-                self.in_flight += 1
-                return Ticket(self._halvings)
-            else:
-                place = asyncio.get_running_loop().create_future()
-                self._queue.append(place)
-                try:
-                    await place
-                except asyncio.CancelledError:
-                    if not place.cancelled():
-                        self._wake()  # its turn is another's
-                    raise
+    @property
+    def paused(self) -> float:
+        """Seconds for which nobody is let in."""
+        return max(0.0, self._paused_until - self._clock())
+
+    @property
+    def places(self) -> int:
+        """How many may go in now."""
+        return 0 if self.paused else max(0, self.limit - self.in_flight)
+
+    @property
+    def load(self) -> float:
+        """Share of the limit that is in flight."""
+        return self.in_flight / self.limit
+
+    def enter(self) -> Ticket:
+        """Take a place; whoever has one leaves by `leave`."""
+        self.in_flight += 1
+        return Ticket(self._halvings)
 
     def leave(self) -> None:
         """Give the place back."""
         self.in_flight -= 1
-        self._wake()
 
     def succeeded(self, ticket: Ticket) -> None:
         """An answer came."""
@@ -67,7 +60,6 @@ class Window:
         if self._successes >= self.limit:
             self.limit += 1
             self._successes = 0
-            self._wake()
 
     def overrun(self, ticket: Ticket) -> None:
         """The endpoint had too much to do: it said so, or did not answer in time."""
@@ -79,10 +71,3 @@ class Window:
     def pause(self, seconds: float) -> None:
         """Let nobody in for so long: the endpoint asked one for it and means all."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
-
-    def _wake(self) -> None:
-        while self._queue and self.in_flight < self.limit:
-            place = self._queue.popleft()
-            if not place.done():
-                place.set_result(None)
-                return

@@ -5,6 +5,7 @@ They are forked from here, as those of `dying.py`. A process ends with 130 where
 
 import os
 import sys
+from typing import Any
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.judging.comparisons import Match, ask, note_judge
@@ -34,7 +35,7 @@ def matches(count: int) -> list[Match]:
     return found
 
 
-def judge_all(store: str, url: str, count: int) -> None:
+def judge_all(store: str, url: str | list[str], count: int, **settings: Any) -> None:
     """Have all matches judged that are not yet, both orders."""
     bench = Bench(open_store(store), LocalEngine(), silent())
     wanted = matches(count)
@@ -56,7 +57,9 @@ def judge_all(store: str, url: str, count: int) -> None:
                 for s in match
             ),
         )
-    config = chat_config(model="judge", base_url=url, concurrency=CONCURRENCY, backoff_seconds=0)
+    config = chat_config(
+        **{"model": "judge", "base_url": url, "concurrency": CONCURRENCY, "backoff_seconds": 0, **settings}
+    )
     judge = note_judge(bench, "chat:judge", chat, Chat(config, JudgeContext(lambda: None, None)))  # type: ignore[arg-type, return-value]
     ask(bench, judge, wanted, "judge")
     bench.store.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.conftest import Run, environment
 from tests.judges.scripted_server import Act, fails, says, serving
 
-KEY = "sk-planted-0123456789abcdef"
+KEY, TOKEN = "sk-planted-0123456789abcdef", "planted-tenant-fedcba9876543210"
 
 
 def test_limits_end_a_run_in_one_line_and_a_key_stays_with_the_requests(
@@ -15,16 +15,18 @@ def test_limits_end_a_run_in_one_line_and_a_key_stays_with_the_requests(
 ) -> None:
     script: list[Act] = []
     with serving(lambda _, __: script[-1]) as server:
-        settings = {**environment(), "OPENAI_API_KEY": KEY, "OPENAI_LOG": "debug", "NO_PROXY": "127.0.0.1"}
+        secrets = {"OPENAI_API_KEY": KEY, "TENANT_TOKEN": TOKEN}
+        settings = {**environment(), **secrets, "OPENAI_LOG": "debug", "NO_PROXY": "127.0.0.1"}
 
         def call(act: Act, *options: str) -> tuple[int, str, str]:
             script.append(act)
             done = bench(
                 *("run", "sft", "--recipe", tiny_recipe, "--store", "s.sqlite3", "--judge", "chat:judge"),
-                *("--set", f"judge_settings.base_url={server.url}", "--set", "judge_settings.attempts=1", *options),
+                *("--set", f"judge_settings.base_url=[{server.url}]", "--set", "judge_settings.attempts=1", *options),
+                *("--set", "judge_settings.headers={X-Tenant: TENANT_TOKEN}"),
                 env=settings,
             )
-            assert KEY not in done.stdout + done.stderr
+            assert not any(secret in done.stdout + done.stderr for secret in secrets.values())
             return done.returncode, done.stdout, done.stderr.splitlines()[-1] if done.stderr else ""
 
         code, shown, _ = call(says("[[A]]"), "--dry-run")
@@ -40,7 +42,7 @@ def test_limits_end_a_run_in_one_line_and_a_key_stays_with_the_requests(
             asked = "SELECT count(*) FROM verdicts WHERE outcome != 'unscored' AND reason = ''"
             assert connection.execute(asked).fetchone() == (3,)
 
-        echoing = f"Incorrect API key provided: {KEY}"
+        echoing = f"Incorrect API key provided: {KEY} {TOKEN}"
         assert call(fails(401, message=echoing))[0] == 2
         assert call(fails(500, message=echoing))[0] == 1
 
@@ -48,6 +50,7 @@ def test_limits_end_a_run_in_one_line_and_a_key_stays_with_the_requests(
         assert code == 0
         assert "calls, " in shown
         assert set(server.keys) == {f"Bearer {KEY}"}
+        assert {head["x-tenant"] for head in server.headers} == {TOKEN}
     for path in tmp_path.rglob("*"):
         if path.is_file():
-            assert KEY.encode() not in path.read_bytes(), path
+            assert not any(secret.encode() in path.read_bytes() for secret in secrets.values()), path

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,6 +23,8 @@ class Act:
     """Answer only when the server stops."""
     dropped: bool = False
     """Close the connection without a word."""
+    torn: bool = False
+    """Close it in the middle of the body."""
 
 
 def says(text: str | None, finish: str = "stop", **message: Any) -> Act:
@@ -64,6 +67,8 @@ class ScriptedServer(ThreadingHTTPServer):
         self.script = script
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: list[Message] = []
+        self.paths: list[str] = []
         self.open = self.most_open = 0
         self.lock = threading.Lock()
         self.asked = threading.Event()
@@ -90,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
             number = len(server.bodies)
             server.bodies.append(body)
             server.keys.append(self.headers["authorization"])
+            server.headers.append(self.headers)
+            server.paths.append(self.path)
             server.open += 1
             server.most_open = max(server.most_open, server.open)
         server.asked.set()
@@ -106,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("content-length", str(len(act.body)))
         self.end_headers()
-        self.wfile.write(act.body)
+        self.wfile.write(act.body[: len(act.body) // 2] if act.torn else act.body)
+        self.close_connection |= act.torn
 
     def log_message(self, *_: Any) -> None:
         """Silent."""

@@ -23,7 +23,7 @@ from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.judging.comparisons import check_judge
 from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response, Verdict
 from judges.backends.asking import PATIENCE
-from judges.backends.endpoint import _retry_after
+from judges.backends.pool import retry_after
 from judges.chat import Chat
 from tests.judges.configs import chat_config
 from tests.judges.scripted_server import Act, Script, ScriptedServer, fails, says, serving
@@ -57,6 +57,12 @@ def ask(script: Script | Act | list[Act], *comparisons: Comparison, **settings: 
     with serving(script) as server:
         found = dict(judge_of(server, **settings).judge(comparisons or [comparison()]))
     return [found[index] for index in range(len(comparisons or [0]))]
+
+
+def first(script: Script | Act | list[Act], **settings: Any) -> Verdict:
+    """On one comparison, whether or not the work then ends with an error."""
+    with serving(script) as server, closing(judge_of(server, **settings).judge([comparison()])) as verdicts:
+        return next(verdicts)[1]
 
 
 def unscored(reason: str) -> tuple[Outcome, str]:
@@ -125,10 +131,12 @@ def test_an_empty_response_is_judged() -> None:
         (fails(500), "api error: InternalServerError 500"),
         (fails(503), "api error: InternalServerError 503"),
         (Act(dropped=True), "api error: APIConnectionError"),
+        (replace(says("[[A]]"), torn=True), "api error: APIConnectionError"),
+        (Act(b"[" * 100_000), "unparsable"),
     ],
 )
 def test_what_cannot_be_scored_says_why(act: Act, reason: str) -> None:
-    assert said(ask(act)[0]) == unscored(reason)
+    assert said(first(act)) == unscored(reason)
 
 
 def test_what_no_database_takes_is_not_kept_of_an_answer() -> None:
@@ -151,8 +159,11 @@ def test_a_label_in_an_answer_that_was_cut_is_no_verdict() -> None:
 
 @pytest.mark.parametrize(
     "failure",
-    [fails(429, Retry_After="0"), fails(500), fails(408), Act(dropped=True)],
-    ids=["429", "500", "408", "drop"],
+    [
+        *(fails(429, Retry_After="0"), fails(500), fails(408), Act(dropped=True)),
+        *(replace(says("[[B]]"), torn=True), Act(b'{"choices": ['), Act(b"{}")),
+    ],
+    ids=["429", "500", "408", "drop", "torn", "cut JSON", "no completion"],
 )
 def test_passing_failures_are_tried_again(failure: Act) -> None:
     assert ask([failure, failure, says("[[A]]")])[0].outcome is Outcome.win
@@ -160,7 +171,9 @@ def test_passing_failures_are_tried_again(failure: Act) -> None:
 
 @pytest.mark.parametrize("failure", [fails(400), fails(422)], ids=["400", "422"])
 def test_failures_that_would_repeat_are_not_tried_again(failure: Act) -> None:
-    assert ask([failure])[0].outcome is Outcome.unscored
+    with serving(failure) as server, closing(judge_of(server).judge([comparison()])) as verdicts:
+        assert next(verdicts)[1].outcome is Outcome.unscored
+        assert len(server.bodies) == 1
 
 
 def test_retry_after_is_honoured_in_full() -> None:
@@ -172,14 +185,15 @@ def test_retry_after_is_honoured_in_full() -> None:
 @pytest.mark.parametrize(
     ("header", "low", "high"),
     [("7", 7, 7), ("0.5", 0.5, 0.5), ("-3", 0, 0), (formatdate(time.time() + 3600, usegmt=True), 3000, 3700)],
+    ids=["7", "0.5", "-3", "date"],  # test processes must name it alike
 )
 def test_retry_after_is_seconds_or_a_date(header: str, low: float, high: float) -> None:
-    assert low <= (_retry_after(status_error(header)) or 0.0) <= high
+    assert low <= (retry_after(status_error(header)) or 0.0) <= high
 
 
 @pytest.mark.parametrize("header", ["", "soon", "1 2 3"])
 def test_a_retry_after_that_means_nothing_is_ignored(header: str) -> None:
-    assert _retry_after(status_error(header)) is None
+    assert retry_after(status_error(header)) is None
 
 
 def status_error(retry_after: str) -> openai.APIStatusError:
@@ -191,7 +205,7 @@ def status_error(retry_after: str) -> openai.APIStatusError:
 
 
 def test_a_slow_server_times_out() -> None:
-    assert said(ask(Act(held=True), timeout_seconds=0.05, attempts=2)[0]) == unscored("api error: TimeoutError")
+    assert said(first(Act(held=True), timeout_seconds=0.05, attempts=2)) == unscored("api error: TimeoutError")
 
 
 def test_one_slow_answer_holds_up_no_other() -> None:
@@ -394,7 +408,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("reason", FAULTS)
 def test_an_answer_at_fault_is_asked_again_twice_then_unscored_with_the_reason(reason: str) -> None:
     with serving(FAULTS[reason]) as server:
-        ((_, verdict),) = judge_of(server, **SETTINGS.get(reason, {})).judge([comparison()])
+        _, verdict = next(judge_of(server, **SETTINGS.get(reason, {})).judge([comparison()]))
     assert said(verdict) == unscored(reason)
     assert len(server.bodies) == 3
 
@@ -425,7 +439,7 @@ def test_requests_in_flight_shrink_while_the_endpoint_is_overrun_and_grow_back()
         judge = judge_of(server, concurrency=8)
         verdicts = list(judge.judge([comparison(str(n)) for n in range(80)]))
     assert {verdict.outcome for _, verdict in verdicts} == {Outcome.win}
-    assert judge.backend.window.limit == 8  # 4 behind the failure, and a round for each of 5, 6, 7, 8
+    assert judge.backend.pool.servers[0].window.limit == 8  # 4 behind the failure, and a round for each of 5, 6, 7, 8
     assert len(server.bodies) == 81
 
 
@@ -436,7 +450,9 @@ def test_a_retry_after_holds_everybody() -> None:
         times.append(time.monotonic())
         if number == 0:
             return fails(429, Retry_After="0.3")
-        while number == 1 and judge.backend.window.limit == 2:  # it is answered once the refusal was heard
+        while (
+            number == 1 and judge.backend.pool.servers[0].window.limit == 2
+        ):  # it is answered once the refusal was heard
             time.sleep(0.001)
         return says("[[A]]")
 

@@ -106,7 +106,9 @@ def test_an_endpoint_that_gives_no_log_probs_is_not_asked_about_everything() -> 
 def test_malformed_log_probs_are_missing_ones(logprobs: Any) -> None:
     act = json.loads(says("A").body)
     act["choices"][0]["logprobs"] = logprobs
-    assert judged(Act(json.dumps(act).encode()), comparison(), template="graded")[0].reason == "missing log-prob"
+    with serving(Act(json.dumps(act).encode())) as server:
+        judge = Chat(chat_config(model="judge", base_url=server.url, template="graded"), CONTEXT)
+        assert next(judge.judge([comparison()]))[1].reason == "missing log-prob"
 
 
 def test_sampling_is_the_templates_unless_the_judges_settings_say_otherwise() -> None:
