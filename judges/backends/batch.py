@@ -432,7 +432,7 @@ def _files(lines: dict[str, bytes]) -> Iterator[dict[str, bytes]]:
 def _loaded(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -133,8 +134,11 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_line_means_what_an_endpoints_answer_means(answer: Act | str | None, reason: str) -> None:
-    with serving_batches(lambda _: answer) as server:
-        assert said(judged(server, attempts=1)[0]) == unscored(reason)
+    with (
+        serving_batches(lambda _: answer) as server,
+        closing(judge_of(server, attempts=1).judge([comparison()])) as verdicts,
+    ):
+        assert said(next(verdicts)[1]) == unscored(reason)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +439,7 @@ def test_passing_failures_are_tried_again(path: str) -> None:
 @pytest.mark.parametrize("act", [Act(b"<html>gateway</html>"), Act(b'"x"'), Act(b'{"data": 3}'), fails(400)])
 def test_a_server_that_answers_otherwise_ends_the_work(act: Act) -> None:
     with serving_batches(wins) as server:
-        server.refuse["GET /v1/batches"] = [act]
+        server.refuse["GET /v1/batches"] = [act] * 30
         with pytest.raises(WorkError, match=r"endpoint local takes no batches now \((unparsable|api error: BadReq)"):
             judged(server)
         assert server.batches == []
