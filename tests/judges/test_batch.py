@@ -465,6 +465,11 @@ def test_a_batch_that_is_not_begun_says_why_by_its_code_alone(
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_batch_goes_to_one_server() -> None:
+    with pytest.raises(UserError, match="give one base_url"):
+        Batch(BatchConfig(model="judge", base_url=("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")))
+
+
 def test_what_goes_on_and_cannot_be_read_is_not_paid_for_again() -> None:
     with serving_batches(wins) as server:
         server.upload(b"")
