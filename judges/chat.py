@@ -15,7 +15,17 @@ from pydantic import Field, create_model
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
-from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Message, Outcome, Response, Value, Verdict
+from dadpo_bench.types import (
+    Comparison,
+    JsonObject,
+    JudgeContext,
+    Message,
+    Outcome,
+    Response,
+    Value,
+    Verdict,
+    content_key,
+)
 from judges.backends import Answer, Ask, Backend, Unanswered
 from judges.backends.asking import Asking
 from judges.backends.spending import Promise
@@ -139,10 +149,19 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
     def unscored(self, reason: str) -> Judgment:
         """What stands for no answer."""
 
-    def fill(self, item: Comparison | Response) -> list[Message]:
-        """The question. Raises `Unanswered` where the template cannot show the prompt."""
+    def fill(self, item: Comparison | Response, attempt: int = 0) -> list[Message]:
+        """The question. Raises `Unanswered` where the template cannot show the prompt.
+
+        Where it must be repeatable, the fence's marks are no random ones but a hash of all that is shown and of the
+        attempt. Anybody can compute it, and it is safe all the same: to close its fence, a response would have to
+        hold the hash of a text that it is part of. Whatever it changes in itself changes the marks, and 128 bits are
+        too many to try.
+        """
         try:
-            return self.template.fill(item, turns=self.turns)
+            nonce = ""
+            if self.backend.repeatable:
+                nonce = content_key("fence", self.template.fill(item, "-", turns=self.turns), attempt)
+            return self.template.fill(item, nonce, turns=self.turns)
         except Unfit as unfit:
             raise Unanswered(str(unfit)) from None
 
@@ -155,15 +174,15 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         return [self.fill(part) for part in self.parts(item)]
 
     async def reading(self, ask: Ask, part: Item, promise: Promise | None = None) -> tuple[Reading, list[Answer]]:
-        """What the model says of a part, and its answers: asked anew where one is at fault, `AGAIN` times at most.
+        """What the model says of a part, and its answers: asked anew where one is at fault, `AGAIN` times a run.
 
         Raises as `Ask` and `fill` do, and `Unanswered` where all answers lack the log-probs that are to be read:
         that is likely the same for all questions, and ends the work before everything is paid in vain.
         """
         answers: list[Answer] = []
         reading = Reading(None)
-        while len(answers) <= AGAIN and not (answers and self.backend.finishing):
-            answers.append(await ask(self.fill(part), promise))  # the fence's marks are new ones
+        while sum(not answer.earlier for answer in answers) <= AGAIN and not (answers and self.backend.finishing):
+            answers.append(await ask(self.fill(part, len(answers)), promise))  # the fence's marks are new ones
             reading = self.read(answers[-1])
             if reading.value is not None or reading.reason not in _AT_FAULT:
                 break
@@ -195,6 +214,10 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
     def finish(self) -> None:
         """Ask nothing more; what is in flight is still answered and yielded. Any thread may call it."""
         self._asking.finish()
+
+    def anew(self) -> None:
+        """From here on, no answer that is there already counts."""
+        self.backend.draw += 1
 
     def estimate(self, items: Sequence[Item], count: int = 0) -> str:
         """What asking `count` like these will cost (all of them by default), in one line."""

@@ -86,6 +86,14 @@ local = BackendEntry(
     config="judges.backends.local:LocalConfig",
 )
 
+batch = BackendEntry(
+    name="batch",
+    summary="OpenAI's Batch API: within 24 hours, for half the price",
+    target="judges.backends.batch:Batch",
+    config="judges.backends.batch:BatchConfig",
+    source="developers.openai.com/api/docs/guides/batch",
+)
+
 pairwise = TemplateEntry(
     name="pairwise",
     summary="reasons, then one of three labels; with the reference answer where the prompt has one",

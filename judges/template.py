@@ -1,7 +1,8 @@
 """Judge prompts: what is shown of two responses, or of one, filled in one pass.
 
 Responses are written by the models under test, so nothing of them may act: placeholders in them are not
-filled, control tokens are broken, and each reply stands in a fence whose marks are drawn anew for every call.
+filled, control tokens are broken, and each reply stands in a fence whose marks are drawn anew for every call
+(or hashed from all that is shown, where questions must be repeatable: `judges.chat.ChatJudge.fill`).
 Published templates have no fence (`fenced` is false): they are rendered exactly as their authors do it.
 """
 

@@ -49,7 +49,7 @@ Examples:
 
   dadpo-bench judge-eval chat:gpt-4o --pairs judgebench.jsonl --retest 50
 
-  dadpo-bench judge-eval chat:local --set base_url=http://127.0.0.1:8000/v1 --pairs pairs.jsonl --against pmi
+  dadpo-bench judge-eval chat:MODEL --set base_url=http://127.0.0.1:8000/v1 --pairs pairs.jsonl --against pmi
 """
 
 

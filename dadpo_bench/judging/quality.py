@@ -132,6 +132,8 @@ def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str,
 def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> agreement.Share | None:
     """Test and retest: the same questions a second time, order by order."""
     again = np.full_like(orders, np.nan)
+    if hasattr(judge.judge, "anew"):
+        judge.judge.anew()
     if judge.entry.kind == "pointwise":
         responses = [stored.response for match in matches for stored in match]
         values = np.full(len(responses), np.nan)

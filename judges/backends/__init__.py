@@ -60,9 +60,11 @@ class Answer(NamedTuple):
     answer_tokens: int
     """Of the answer alone."""
     seconds: float
-    """Of the attempt that succeeded."""
+    """Of the attempt that succeeded; 0 where it is not known of one question."""
     logprobs: tuple[Token, ...] = ()
     """The answer's tokens, where their log-probs were asked for and given."""
+    earlier: bool = False
+    """Whether an earlier run had asked for it."""
 
 
 class Unanswered(Exception):
@@ -89,12 +91,18 @@ class Backend(ABC):
     config: BackendConfig
     askers: int
     """Questions that may wait for their answers at once."""
+    repeatable = False
+    """Whether what is asked twice must be the same to the letter, so that an answer that is there is found again."""
 
     def __init__(self) -> None:
         self.finishing = False
         """Set by whoever wants nothing more to be asked."""
         self.in_flight: set[asyncio.Task[Any] | None] = set()
         """Tasks whose question is being answered at this moment; the others wait for their turn."""
+        self.tasks: list[asyncio.Task[None]] = []
+        """Everybody who asks, those who are done included."""
+        self.draw = 0
+        """Raised by whoever wants new answers to questions that were asked before."""
 
     @property
     @abstractmethod

@@ -45,7 +45,6 @@ class Asking:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._askers: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def all(
@@ -109,7 +108,7 @@ class Asking:
             try:
                 async with self._backend.opened() as ask, asyncio.TaskGroup() as group:
                     for _ in range(min(self._backend.askers, len(questions))):
-                        self._askers.append(group.create_task(asker(ask)))
+                        self._backend.tasks.append(group.create_task(asker(ask)))
             except ExceptionGroup as several:
                 raise several.exceptions[0] from None
             finally:
@@ -144,6 +143,6 @@ class Asking:
 
     def _dismiss(self) -> None:
         """Those who wait for their turn, or to try again, would wait for nothing."""
-        for asker in self._askers:
+        for asker in self._backend.tasks:
             if asker not in self._backend.in_flight:
                 asker.cancel()
