@@ -118,7 +118,8 @@ class Asking:
                 raise course.wrong
             if self._backend.finishing:
                 return
-            if course.failed > 1 and not course.answered:  # one alone may be a question that no server takes
+            # One alone may be a question that no server takes.
+            if course.failed > (not course.reached) and not course.answered:
                 raise self._failing(f"all {course.failed} comparisons", course.last)
             if course.reached:
                 raise WorkError(

@@ -33,19 +33,25 @@ def test_ties_without_a_question_neither_excuse_a_dead_endpoint_nor_break_a_row_
     with serving(fails(500)) as server:
         judge = judge_of(server, attempts=1, concurrency=1)
         tied = comparison(a="same", b="same")
-        few = [comparison(), tied]
-        with pytest.raises(WorkError, match="failed all 1 comparisons"):
+        few = [comparison("0"), tied, comparison("1")]
+        with pytest.raises(WorkError, match="failed all 2 comparisons"):
             list(judge.judge(few))
         many = [question for n in range(50) for question in (comparison(str(n)), tied)]
         with pytest.raises(WorkError, match=f"failed {PATIENCE} comparisons in a row"):
             list(judge.judge(many))
-        assert len(server.bodies) == 1 + PATIENCE
+        assert len(server.bodies) == 2 + PATIENCE
 
 
 def test_ties_without_a_question_alone_are_no_failure() -> None:
     with serving(fails(500)) as server:
         ((_, verdict),) = judge_of(server).judge([comparison(a="same", b="same")])
         assert (verdict.outcome, server.bodies) == (Outcome.tie, [])
+
+
+def test_one_question_that_no_server_takes_is_unscored_and_nothing_more() -> None:
+    with serving(fails(400)) as server:
+        ((_, verdict),) = judge_of(server).judge([comparison()])
+    assert (verdict.outcome, verdict.reason) == (Outcome.unscored, "api error: BadRequestError 400")
 
 
 def test_one_answer_among_failures_is_enough() -> None:
