@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import os
 import re
 import time
@@ -410,14 +411,18 @@ def _tokens(places: list[Any]) -> tuple[Token, ...]:
     """None at all where one of them is malformed: a token out of its place would be read for another."""
     try:
         return tuple(
-            Token(
-                str(place["token"]),
-                {str(one["token"]): min(0.0, float(one["logprob"])) for one in place["top_logprobs"]},
-            )
+            Token(str(place["token"]), {str(one["token"]): _log_prob(one["logprob"]) for one in place["top_logprobs"]})
             for place in places
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return ()
+
+
+def _log_prob(value: Any) -> float:
+    """At most 0; `min(0.0, nan)` would be certainty."""
+    if math.isnan(log_prob := float(value)):
+        raise ValueError("no number")
+    return min(0.0, log_prob)
 
 
 def _part(whole: Any, name: str, kind: type[T]) -> T | None:
