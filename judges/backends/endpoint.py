@@ -12,8 +12,8 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -265,19 +265,21 @@ class Endpoint(Backend):
         }
         failed = faults[-1].server if faults else None
         try:
-            async with self.pool.place(failed) as server, self._metered(messages, promise) as count:
-                started = time.monotonic()
-                async with asyncio.timeout(self.config.timeout_seconds):
-                    # `chat.completions.create` takes as long again to check what it sends and receives.
-                    response = await server.client.post(
-                        "/chat/completions",
-                        cast_to=httpx2.Response,
-                        body=body,
-                        options={} if self._bearer else {"headers": {"Authorization": openai.omit}},
-                    )
-                answer = _read(response.json(), time.monotonic() - started)
-                count(answer)
-                return answer
+            # Room first: whoever waits for it must not keep a place from those who have room.
+            async with self.meter.promised(messages, promise) as room, self.pool.place(failed) as server:
+                with self._metered(messages, room) as count:
+                    started = time.monotonic()
+                    async with asyncio.timeout(self.config.timeout_seconds):
+                        # `chat.completions.create` takes as long again to check what it sends and receives.
+                        response = await server.client.post(
+                            "/chat/completions",
+                            cast_to=httpx2.Response,
+                            body=body,
+                            options={} if self._bearer else {"headers": {"Authorization": openai.omit}},
+                        )
+                    answer = _read(response.json(), time.monotonic() - started)
+                    count(answer)
+                    return answer
         except Fault as fault:
             # OpenAI's reasoning models refuse `max_tokens`, behind other hosts too; many servers know only that.
             if fault.setting != "max_tokens" or limit != "max_tokens":
@@ -286,12 +288,10 @@ class Endpoint(Backend):
             self._limit = "max_completion_tokens"
         return await self._once(messages, promise, faults)
 
-    @asynccontextmanager
-    async def _metered(
-        self, messages: Sequence[Message], promise: Promise | None
-    ) -> AsyncIterator[Callable[[Answer], None]]:
+    @contextmanager
+    def _metered(self, messages: Sequence[Message], room: Promise) -> Iterator[Callable[[Answer], None]]:
         """A call that is paid for; told the answer where there is one."""
-        set_aside, tokens, task = await self.meter.open(messages, promise), [0, 0], asyncio.current_task()
+        set_aside, tokens, task = self.meter.open(room), [0, 0], asyncio.current_task()
 
         def count(answer: Answer) -> None:
             if answer.tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,21 @@ def test_a_limit_leaves_no_response_half_rated() -> None:
         with pytest.raises(WorkError, match="--max-calls 5 is reached: 4 of 6 questions"):
             rated.extend(rating.value for _, rating in judge.rate(responses))
         assert (rated, len(server.bodies)) == ([7, 7], 4)
+
+
+def test_whoever_waits_for_room_keeps_no_place_from_those_who_have_it() -> None:
+    # Eight askers have room for a call each, two of them a place, three when two answers came. The first three answers
+    # are at fault: there is no room to ask again while the others wait for a place, nor when all is spent.
+    texts = iter([*["Hm."] * 3, *["Rating: [[7]]"] * 5])
+    with serving(lambda *_: says(next(texts))) as server:
+        limits = {"usd_per_million": (0.0, 1.0), "max_tokens": 9, "budget_usd": 8.5 * 9e-6}  # an answer takes 9 tokens
+        judge = ChatScore(score_config(model="judge", base_url=server.url, **limits), JudgeContext(Path, None))
+        judge.backend.pool.servers[0].window.limit = 2  # type: ignore[attr-defined]
+        prompt = Prompt(id="p", turns=("?",))
+        responses = [Response(prompt=prompt, replies=(Reply(text=f"{n}"),)) for n in range(8)]
+        reasons: list[str] = []
+        ratings = judge.rate(responses)
+        work = threading.Thread(target=lambda: reasons.extend(rating.reason for _, rating in ratings), daemon=True)
+        work.start()
+        work.join(60)
+    assert sorted(reasons) == [""] * 5 + ["unparsable"] * 3
