@@ -153,3 +153,12 @@ def test_whoever_waits_for_room_keeps_no_place_from_those_who_have_it() -> None:
         work.start()
         work.join(60)
     assert sorted(reasons) == [""] * 5 + ["unparsable"] * 3
+
+
+def test_an_answer_at_fault_that_a_limit_lets_nobody_ask_for_again_is_kept() -> None:
+    with serving(says("Hm.")) as server:
+        verdicts = judge_of(server, max_calls=1, concurrency=1).judge([comparison(str(n)) for n in range(2)])
+        _, verdict = next(verdicts)
+        assert (verdict.outcome, verdict.reason, verdict.tokens) == (Outcome.unscored, "unparsable", 99)
+        with pytest.raises(WorkError, match="--max-calls 1 is reached: 1 of 2 questions"):
+            next(verdicts)
