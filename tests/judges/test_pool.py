@@ -117,7 +117,7 @@ def test_whoever_gives_up_waiting_takes_no_place() -> None:
 def test_a_pause_that_is_over_lets_those_in_who_wait() -> None:
     async def work() -> None:
         servers = Pool([Server("", "0", Window(2))])
-        await fail(servers, status(429, **{"retry-after": "0.05"}))
+        await fail(servers, status(429, **{"retry-after": "0.5"}))
         assert servers.servers[0].window.places == 0
         assert await asyncio.gather(who(servers), who(servers)) == ["0", "0"]
 
