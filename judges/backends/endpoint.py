@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 import openai
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeFloat, ValidationInfo, field_validator
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -106,7 +106,7 @@ class EndpointConfig(BackendConfig):
     budget_usd: float | None = Field(
         None, ge=0, description="USD in one run, by the price of the model. Null: no limit."
     )
-    usd_per_million: tuple[float, float] | None = Field(
+    usd_per_million: tuple[NonNegativeFloat, NonNegativeFloat] | None = Field(
         None,
         description="Price of a million tokens read and answered, USD. Null: OpenAI's own, as prices.toml has it.",
     )
@@ -138,8 +138,10 @@ class Endpoint(Backend):
     def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:
         super().__init__()
         self.config = config
-        given = [config.base_url] if isinstance(config.base_url, str) else config.base_url
-        urls = list(filter(None, given)) or [os.environ.get("OPENAI_BASE_URL") or OPENAI_URL]
+        given = config.base_url
+        urls = given if isinstance(given, tuple) else (given or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,)
+        if not urls:
+            raise UserError("base_url is an empty list: name a server in it, or leave it out")
         self._parts = [_checked(url) for url in urls]
         self.askers = config.concurrency * len(urls)
         self._official = self._parts[0].hostname == urlsplit(OPENAI_URL).hostname

@@ -87,6 +87,11 @@ def test_a_budget_needs_a_price() -> None:
         Endpoint(EndpointConfig(model="x", base_url="http://127.0.0.1/v1", budget_usd=1.0))
 
 
+def test_nothing_is_paid_back() -> None:
+    with pytest.raises(UserError, match="usd_per_million"):
+        chat_config(model="x", usd_per_million=[-1.0, 1.0])
+
+
 def test_a_shipped_price_is_of_openais_own_endpoint_alone() -> None:
     official = Endpoint(EndpointConfig(model="gpt-4o"), key=False)
     elsewhere = Endpoint(EndpointConfig(model="gpt-4o", base_url="http://127.0.0.1/v1"))
