@@ -28,7 +28,7 @@ from dadpo_bench.types import (
 )
 from judges.backends import Answer, Ask, Backend, Unanswered
 from judges.backends.asking import Asking
-from judges.backends.spending import Promise
+from judges.backends.spending import Promise, Reached
 from judges.parsers import without_thinking
 from judges.sources import load
 from judges.template import Unfit
@@ -182,7 +182,12 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         answers: list[Answer] = []
         reading = Reading(None)
         while sum(not answer.earlier for answer in answers) <= AGAIN and not (answers and self.backend.finishing):
-            answers.append(await ask(self.fill(part, len(answers)), promise))  # the fence's marks are new ones
+            try:
+                answers.append(await ask(self.fill(part, len(answers)), promise))  # the fence's marks are new ones
+            except Reached:
+                if not answers:
+                    raise
+                break  # what is paid for is kept
             reading = self.read(answers[-1])
             if reading.value is not None or reading.reason not in _AT_FAULT:
                 break

@@ -115,6 +115,12 @@ class Panel:
         said = [_said(member, comparisons) for member in self.members]
         yield from enumerate(self.verdict(verdicts) for verdicts in zip(*said, strict=True))
 
+    def anew(self) -> None:
+        """From here on, no answer counts that a member's server still holds of an earlier run."""
+        for member in self.members:
+            if hasattr(member.judge, "anew"):
+                member.judge.anew()
+
     def verdict(self, said: Sequence[Verdict]) -> Verdict:
         """Of one ordered pair, from the members' verdicts in the order of `members`."""
         named = list(zip((member.name for member in self.members), said, strict=True))

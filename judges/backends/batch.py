@@ -396,7 +396,7 @@ class _Post(httpx2.AsyncBaseTransport):
                 async with asyncio.timeout(_LONGEST_CALL):
                     return await request()
             # `from None`: the original holds the request and its headers.
-            except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            except (openai.OpenAIError, TimeoutError, ValueError, RecursionError) as error:
                 raise Fault(self._server, error) from None
 
         retrying = AsyncRetrying(

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 import openai
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeFloat, ValidationInfo, field_validator
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -105,7 +106,7 @@ class EndpointConfig(BackendConfig):
     budget_usd: float | None = Field(
         None, ge=0, description="USD in one run, by the price of the model. Null: no limit."
     )
-    usd_per_million: tuple[float, float] | None = Field(
+    usd_per_million: tuple[NonNegativeFloat, NonNegativeFloat] | None = Field(
         None,
         description="Price of a million tokens read and answered, USD. Null: OpenAI's own, as prices.toml has it.",
     )
@@ -137,8 +138,10 @@ class Endpoint(Backend):
     def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:
         super().__init__()
         self.config = config
-        given = [config.base_url] if isinstance(config.base_url, str) else config.base_url
-        urls = list(filter(None, given)) or [os.environ.get("OPENAI_BASE_URL") or OPENAI_URL]
+        given = config.base_url
+        urls = given if isinstance(given, tuple) else (given or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,)
+        if not urls:
+            raise UserError("base_url is an empty list: name a server in it, or leave it out")
         self._parts = [_checked(url) for url in urls]
         self.askers = config.concurrency * len(urls)
         self._official = self._parts[0].hostname == urlsplit(OPENAI_URL).hostname
@@ -264,19 +267,21 @@ class Endpoint(Backend):
         }
         failed = faults[-1].server if faults else None
         try:
-            async with self.pool.place(failed) as server, self._metered(messages, promise) as count:
-                started = time.monotonic()
-                async with asyncio.timeout(self.config.timeout_seconds):
-                    # `chat.completions.create` takes as long again to check what it sends and receives.
-                    response = await server.client.post(
-                        "/chat/completions",
-                        cast_to=httpx2.Response,
-                        body=body,
-                        options={} if self._bearer else {"headers": {"Authorization": openai.omit}},
-                    )
-                answer = _read(response.json(), time.monotonic() - started)
-                count(answer)
-                return answer
+            # Room first: whoever waits for it must not keep a place from those who have room.
+            async with self.meter.promised(messages, promise) as room, self.pool.place(failed) as server:
+                with self._metered(messages, room) as count:
+                    started = time.monotonic()
+                    async with asyncio.timeout(self.config.timeout_seconds):
+                        # `chat.completions.create` takes as long again to check what it sends and receives.
+                        response = await server.client.post(
+                            "/chat/completions",
+                            cast_to=httpx2.Response,
+                            body=body,
+                            options={} if self._bearer else {"headers": {"Authorization": openai.omit}},
+                        )
+                    answer = _read(response.json(), time.monotonic() - started)
+                    count(answer)
+                    return answer
         except Fault as fault:
             # OpenAI's reasoning models refuse `max_tokens`, behind other hosts too; many servers know only that.
             if fault.setting != "max_tokens" or limit != "max_tokens":
@@ -285,12 +290,10 @@ class Endpoint(Backend):
             self._limit = "max_completion_tokens"
         return await self._once(messages, promise, faults)
 
-    @asynccontextmanager
-    async def _metered(
-        self, messages: Sequence[Message], promise: Promise | None
-    ) -> AsyncIterator[Callable[[Answer], None]]:
+    @contextmanager
+    def _metered(self, messages: Sequence[Message], room: Promise) -> Iterator[Callable[[Answer], None]]:
         """A call that is paid for; told the answer where there is one."""
-        set_aside, tokens, task = await self.meter.open(messages, promise), [0, 0], asyncio.current_task()
+        set_aside, tokens, task = self.meter.open(room), [0, 0], asyncio.current_task()
 
         def count(answer: Answer) -> None:
             if answer.tokens:
@@ -410,14 +413,18 @@ def _tokens(places: list[Any]) -> tuple[Token, ...]:
     """None at all where one of them is malformed: a token out of its place would be read for another."""
     try:
         return tuple(
-            Token(
-                str(place["token"]),
-                {str(one["token"]): min(0.0, float(one["logprob"])) for one in place["top_logprobs"]},
-            )
+            Token(str(place["token"]), {str(one["token"]): _log_prob(one["logprob"]) for one in place["top_logprobs"]})
             for place in places
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return ()
+
+
+def _log_prob(value: Any) -> float:
+    """At most 0; `min(0.0, nan)` would be certainty."""
+    if math.isnan(log_prob := float(value)):
+        raise ValueError("no number")
+    return min(0.0, log_prob)
 
 
 def _part(whole: Any, name: str, kind: type[T]) -> T | None:

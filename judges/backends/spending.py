@@ -94,22 +94,26 @@ class Meter:
             self._promised -= len(costs)
             self._release(sum(costs))
 
-    async def open(self, messages: Sequence[Message], promise: Promise | None = None) -> float:
-        """Before a call: what is set aside for it, USD. Raises `Reached`, but for what was promised."""
+    @asynccontextmanager
+    async def promised(self, messages: Sequence[Message], promise: Promise | None = None) -> AsyncIterator[Promise]:
+        """Room for one call: of what was promised, else its own. Raises `Reached` for the latter."""
         if promise and promise.costs:
-            cost = promise.costs.popleft()
-            self._promised -= 1
-        else:
-            cost = self._cost(messages)
-            self._holders -= promise is not None  # whoever waits holds nobody up
-            try:
-                await self._room(1, cost)
-            finally:
-                self._holders += promise is not None
-            self._set_aside += cost
+            yield promise
+            return
+        self._holders -= promise is not None  # whoever waits holds nobody up
+        try:
+            await self._room(1, self._cost(messages))
+        finally:
+            self._holders += promise is not None
+        async with self.promise([messages]) as own:
+            yield own
+
+    def open(self, promise: Promise) -> float:
+        """Before a call that has room: what is set aside for it, USD."""
+        self._promised -= 1
         self.calls += 1
         self._open += 1
-        return cost
+        return promise.costs.popleft()
 
     def close(self, set_aside: float, read: int = 0, answered: int = 0) -> None:
         """Behind a call: the tokens it took; none of a failed one."""

@@ -436,7 +436,9 @@ def test_passing_failures_are_tried_again(path: str) -> None:
         assert len(server.batches) == 1
 
 
-@pytest.mark.parametrize("act", [Act(b"<html>gateway</html>"), Act(b'"x"'), Act(b'{"data": 3}'), fails(400)])
+@pytest.mark.parametrize(
+    "act", [Act(b"<html>gateway</html>"), Act(b'"x"'), Act(b'{"data": 3}'), Act(b"[" * 100_000), fails(400)]
+)
 def test_a_server_that_answers_otherwise_ends_the_work(act: Act) -> None:
     with serving_batches(wins) as server:
         server.refuse["GET /v1/batches"] = [act] * 30

@@ -102,7 +102,12 @@ def test_an_endpoint_that_gives_no_log_probs_is_not_asked_about_everything() -> 
     assert {(verdict.outcome, verdict.reason) for verdict in seen} == {(Outcome.unscored, "missing log-prob")}
 
 
-@pytest.mark.parametrize("logprobs", [None, {}, {"content": "x"}, {"content": [{"token": "A"}]}, {"content": [1]}, 7])
+NO_NUMBER = {"content": [{"token": "A", "top_logprobs": [{"token": "A", "logprob": math.nan}]}]}
+
+
+@pytest.mark.parametrize(
+    "logprobs", [None, {}, {"content": "x"}, {"content": [{"token": "A"}]}, {"content": [1]}, 7, NO_NUMBER]
+)
 def test_malformed_log_probs_are_missing_ones(logprobs: Any) -> None:
     act = json.loads(says("A").body)
     act["choices"][0]["logprobs"] = logprobs

@@ -53,6 +53,12 @@ def test_the_majority_is_what_most_members_said(said: list[Verdict], outcome: st
         assert (verdict.outcome, verdict.preference) == (outcome, None)
 
 
+def test_asked_anew_no_earlier_answer_of_any_member_counts() -> None:
+    judges = panel(["longer", {"judge": "chat:m", "settings": LOCAL | {"backend": "batch"}}])
+    judges.anew()
+    assert judges.members[1].judge.backend.draw == 1
+
+
 @pytest.mark.parametrize(
     ("said", "preference", "outcome"),
     [

@@ -117,7 +117,7 @@ def test_whoever_gives_up_waiting_takes_no_place() -> None:
 def test_a_pause_that_is_over_lets_those_in_who_wait() -> None:
     async def work() -> None:
         servers = Pool([Server("", "0", Window(2))])
-        await fail(servers, status(429, **{"retry-after": "0.05"}))
+        await fail(servers, status(429, **{"retry-after": "0.5"}))
         assert servers.servers[0].window.places == 0
         assert await asyncio.gather(who(servers), who(servers)) == ["0", "0"]
 
@@ -312,8 +312,11 @@ def test_equal_servers_are_one_judge_by_the_first_ones_host(monkeypatch: pytest.
 
 def test_every_url_is_checked_and_any_that_is_not_local_needs_the_key() -> None:
     local = "http://127.0.0.1:1/v1"
-    wrong = {"127.0.0.1:2": "base_url must start with http", "http://a.example/v1": "no API key: set OPENAI_API_KEY"}
+    no_url, no_key = "base_url must start with http", "no API key: set OPENAI_API_KEY"
+    wrong = {"127.0.0.1:2": no_url, "": no_url, "http://a.example/v1": no_key}
     for url, remedy in wrong.items():
         config = chat_config(model="j", base_url=[local, url])
         with pytest.raises(UserError, match=remedy):
             Chat(config, JudgeContext(Path, None))
+    with pytest.raises(UserError, match="empty list"):  # not OpenAI's own, which is asked where nothing is given
+        Chat(chat_config(model="j", base_url=[]), JudgeContext(Path, None))

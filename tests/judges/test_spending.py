@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ def test_a_budget_needs_a_price() -> None:
         Endpoint(EndpointConfig(model="x", base_url="http://127.0.0.1/v1", budget_usd=1.0))
 
 
+def test_nothing_is_paid_back() -> None:
+    with pytest.raises(UserError, match="usd_per_million"):
+        chat_config(model="x", usd_per_million=[-1.0, 1.0])
+
+
 def test_a_shipped_price_is_of_openais_own_endpoint_alone() -> None:
     official = Endpoint(EndpointConfig(model="gpt-4o"), key=False)
     elsewhere = Endpoint(EndpointConfig(model="gpt-4o", base_url="http://127.0.0.1/v1"))
@@ -134,3 +140,30 @@ def test_a_limit_leaves_no_response_half_rated() -> None:
         with pytest.raises(WorkError, match="--max-calls 5 is reached: 4 of 6 questions"):
             rated.extend(rating.value for _, rating in judge.rate(responses))
         assert (rated, len(server.bodies)) == ([7, 7], 4)
+
+
+def test_whoever_waits_for_room_keeps_no_place_from_those_who_have_it() -> None:
+    # Eight askers have room for a call each, two of them a place, three when two answers came. The first three answers
+    # are at fault: there is no room to ask again while the others wait for a place, nor when all is spent.
+    texts = iter([*["Hm."] * 3, *["Rating: [[7]]"] * 5])
+    with serving(lambda *_: says(next(texts))) as server:
+        limits = {"usd_per_million": (0.0, 1.0), "max_tokens": 9, "budget_usd": 8.5 * 9e-6}  # an answer takes 9 tokens
+        judge = ChatScore(score_config(model="judge", base_url=server.url, **limits), JudgeContext(Path, None))
+        judge.backend.pool.servers[0].window.limit = 2  # type: ignore[attr-defined]
+        prompt = Prompt(id="p", turns=("?",))
+        responses = [Response(prompt=prompt, replies=(Reply(text=f"{n}"),)) for n in range(8)]
+        reasons: list[str] = []
+        ratings = judge.rate(responses)
+        work = threading.Thread(target=lambda: reasons.extend(rating.reason for _, rating in ratings), daemon=True)
+        work.start()
+        work.join(60)
+    assert sorted(reasons) == [""] * 5 + ["unparsable"] * 3
+
+
+def test_an_answer_at_fault_that_a_limit_lets_nobody_ask_for_again_is_kept() -> None:
+    with serving(says("Hm.")) as server:
+        verdicts = judge_of(server, max_calls=1, concurrency=1).judge([comparison(str(n)) for n in range(2)])
+        _, verdict = next(verdicts)
+        assert (verdict.outcome, verdict.reason, verdict.tokens) == (Outcome.unscored, "unparsable", 99)
+        with pytest.raises(WorkError, match="--max-calls 1 is reached: 1 of 2 questions"):
+            next(verdicts)
