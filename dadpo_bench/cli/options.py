@@ -30,7 +30,8 @@ TemplateOption = Annotated[
     typer.Option(metavar="NAME|PATH", help="Judge prompt: see `list judges`; published ones by their own files."),
 ]
 ConcurrencyOption = Annotated[
-    int | None, typer.Option(min=1, help="Calls of a judge in flight at once; fewer while it is overrun.")
+    int | None,
+    typer.Option(min=1, help="Calls of a judge in flight at once, fewer while it is overrun; questions of one batch."),
 ]
 MaxCallsOption = Annotated[int | None, typer.Option(min=0, help="Calls of a judge at most; the rest stays owed.")]
 BudgetOption = Annotated[

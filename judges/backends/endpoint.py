@@ -397,7 +397,7 @@ def _read(completion: Any, seconds: float) -> Answer:
         model=storable(_part(completion, "model", str) or "")[:_LONGEST_NAME],
         fingerprint=storable(_part(completion, "system_fingerprint", str) or "")[:_LONGEST_NAME],
         tokens=_count(usage, "total_tokens"),
-        answer_tokens=_count(usage, "completion_tokens"),
+        answer_tokens=min(_count(usage, "completion_tokens"), _count(usage, "total_tokens")),
         seconds=seconds,
         logprobs=_tokens(_part(_part(choice, "logprobs", dict), "content", list) or []),
     )
