@@ -184,7 +184,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         while sum(not answer.earlier for answer in answers) <= AGAIN and not (answers and self.backend.finishing):
             try:
                 answers.append(await ask(self.fill(part, len(answers)), promise))  # the fence's marks are new ones
-            except Reached:
+            except (Reached, Unanswered):
                 if not answers:
                     raise
                 break  # what is paid for is kept

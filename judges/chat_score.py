@@ -8,7 +8,8 @@ from statistics import fmean
 from pydantic import Field
 
 from dadpo_bench.types import JsonObject, Rating, Reply, Response
-from judges.backends import Answer, Ask
+from judges.backends import Answer, Ask, Unanswered
+from judges.backends.spending import Reached
 from judges.chat import ChatConfig, ChatJudge, configured, kept
 
 
@@ -58,7 +59,13 @@ class ChatScore(ChatJudge[Response, Rating]):
         reason = ""
         async with self.backend.promise(self.questions(response)) as promise:
             for part in self.parts(response):
-                reading, answers = await self.reading(ask, part, promise)
+                try:
+                    reading, answers = await self.reading(ask, part, promise)
+                except (Reached, Unanswered) as why:
+                    if not paid:
+                        raise
+                    reason = str(why)  # what is paid for is kept
+                    break
                 read.append(answers[-1])
                 paid += answers
                 if reading.value is None:

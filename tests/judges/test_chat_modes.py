@@ -235,6 +235,23 @@ def test_a_response_with_one_unrated_turn_has_no_rating(acts: list[Act], reason:
     assert (rating.value, rating.by_turn, rating.reason) == (None, (), reason)
 
 
+@pytest.mark.parametrize(
+    ("acts", "settings", "reason"),
+    [
+        ([says("Hm."), says("Hm."), says("[[8]]")], {"max_calls": 3}, "--max-calls 3 is reached"),
+        ([says("Hm."), says("[[8]]"), fails(500)], {"attempts": 1}, "api error: InternalServerError 500"),
+        ([says("Hm."), fails(500)], {"attempts": 1}, "unparsable"),
+    ],
+    ids=["limit", "failure", "failure when asked again"],
+)
+def test_what_was_paid_for_is_kept_where_the_next_question_fails(
+    acts: list[Act], settings: dict[str, Any], reason: str
+) -> None:
+    rating = rated(acts, comparison(turns=("q1", "q2")).contestant, **settings)
+    assert (rating.value, rating.reason) == (None, reason)
+    assert rating.tokens == 99 * sum(act.status == 200 for act in acts)
+
+
 def test_equal_responses_are_asked_about_each() -> None:
     response = comparison().contestant
     with serving(says("[[8]]")) as server:
