@@ -11,8 +11,8 @@ import pytest
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Outcome
 from judges.backends.asking import PATIENCE
+from tests.judges.configs import comparison, judge_of
 from tests.judges.scripted_server import Act, fails, says, serving
-from tests.judges.test_chat_judge import comparison, environment, judge_of  # noqa: F401  a fixture
 
 
 def comparisons(count: int) -> list[Any]:

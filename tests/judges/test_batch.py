@@ -30,9 +30,8 @@ from judges.backends.spending import prices
 from judges.chat import Chat
 from judges.chat_score import ChatScore
 from tests.judges.batch_server import BatchServer, serving_batches
-from tests.judges.configs import chat_config, score_config
+from tests.judges.configs import KEY, chat_config, comparison, said, score_config, unscored
 from tests.judges.scripted_server import Act, fails, says
-from tests.judges.test_chat_judge import KEY, comparison, environment, said, unscored  # noqa: F401  a fixture
 
 QUICK = {"model": "judge", "backend": "batch", "poll_seconds": 0.01, "backoff_seconds": 0.0}
 CONTEXT = JudgeContext(Path, None)

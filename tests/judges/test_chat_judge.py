@@ -13,7 +13,6 @@ import traceback
 from contextlib import closing
 from dataclasses import replace
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -21,36 +20,12 @@ import pytest
 
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.judging.comparisons import check_judge
-from dadpo_bench.types import Comparison, JudgeContext, Order, Outcome, Prompt, Reply, Response, Verdict
+from dadpo_bench.types import Comparison, Outcome, Verdict
 from judges.backends.asking import PATIENCE
 from judges.backends.pool import retry_after
 from judges.chat import Chat
-from tests.judges.configs import chat_config
-from tests.judges.scripted_server import Act, Script, ScriptedServer, fails, says, serving
-
-KEY = "sk-secret-0123456789"
-CONTEXT = JudgeContext(Path, None)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-def judge_of(server: ScriptedServer, **settings: Any) -> Chat:
-    defaults = {"model": "judge", "base_url": server.url, "backoff_seconds": 0.0, "attempts": 3}
-    return Chat(chat_config(**(defaults | settings)), CONTEXT)
-
-
-def comparison(name: str = "0", a: str = "good", b: str = "bad", order: Order = "ab") -> Comparison:
-    prompt = Prompt(id=name, turns=(f"Question {name}?",))
-    return Comparison(
-        contestant=Response(prompt=prompt, replies=(Reply(text=a),)),
-        baseline=Response(prompt=prompt, replies=(Reply(text=b),)),
-        order=order,
-    )
+from tests.judges.configs import CONTEXT, KEY, chat_config, comparison, judge_of, said, unscored
+from tests.judges.scripted_server import Act, Script, fails, says, serving
 
 
 def ask(script: Script | Act | list[Act], *comparisons: Comparison, **settings: Any) -> list[Verdict]:
@@ -63,14 +38,6 @@ def first(script: Script | Act | list[Act], **settings: Any) -> Verdict:
     """On one comparison, whether or not the work then ends with an error."""
     with serving(script) as server, closing(judge_of(server, **settings).judge([comparison()])) as verdicts:
         return next(verdicts)[1]
-
-
-def unscored(reason: str) -> tuple[Outcome, str]:
-    return (Outcome.unscored, reason)
-
-
-def said(verdict: Verdict) -> tuple[Outcome, str]:
-    return (verdict.outcome, verdict.reason)
 
 
 def test_a_verdict_carries_what_was_said_who_said_it_and_what_it_cost() -> None:

@@ -13,9 +13,8 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.judging.comparisons import check_judge
 from dadpo_bench.types import JudgeContext
 from judges.chat import Chat
-from tests.judges.configs import chat_config
+from tests.judges.configs import chat_config, comparison, judge_of
 from tests.judges.scripted_server import Act, fails, says, serving
-from tests.judges.test_chat_judge import comparison, environment, judge_of  # noqa: F401  a fixture
 
 KEY, SECRET = "sk-secret-0123456789", "tenant-secret-9876543210"
 CONTEXT = JudgeContext(Path, None)

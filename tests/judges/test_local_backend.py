@@ -303,7 +303,8 @@ def test_verdicts_are_the_same_in_every_batch_and_every_time(
 
 def test_what_is_in_the_model_is_answered_when_a_run_finishes_and_nothing_else(tiny: Path) -> None:
     asked = judge(tiny, max_tokens=1, batch_size=3)
-    model = asked.backend._scoring.model  # type: ignore[attr-defined]
+    assert isinstance(asked.backend, Local)
+    model = asked.backend._scoring.model
     passes: list[int] = []
 
     def finish(_model: Any, _args: Any, given: dict[str, Any]) -> None:

@@ -20,9 +20,8 @@ from judges.backends.asking import PATIENCE
 from judges.backends.pool import LONGEST_PAUSE, Fault, Pool, Server
 from judges.backends.window import Window
 from judges.chat import Chat
-from tests.judges.configs import chat_config
+from tests.judges.configs import chat_config, comparison, judge_of
 from tests.judges.scripted_server import Act, fails, says, serving
-from tests.judges.test_chat_judge import comparison, environment, judge_of  # noqa: F401  a fixture
 from tests.judges.test_window import Clock
 
 # --- who is asked next ---

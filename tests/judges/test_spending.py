@@ -14,9 +14,8 @@ from judges.backends.endpoint import Endpoint, EndpointConfig
 from judges.backends.spending import Price, prices
 from judges.chat import Chat
 from judges.chat_score import ChatScore
-from tests.judges.configs import chat_config, score_config
+from tests.judges.configs import chat_config, comparison, judge_of, score_config
 from tests.judges.scripted_server import Act, fails, says, serving
-from tests.judges.test_chat_judge import comparison, environment, judge_of  # noqa: F401  a fixture
 
 PRICE = Price(input=2.0, output=10.0, date="2026-01-01", source="a test")
 
