@@ -10,7 +10,7 @@ precomputed. KD's teacher is the same model as its student; KD and SFT compute t
 is that of a process which holds one contender, and how far that grew since its models were loaded: the script runs
 itself once for each.
 
-usage: python benchmarks/train_step.py [--batch PAIRS] [--steps 3] [--no-peer] [--json]
+usage: python benchmarks/train_step.py [--batch PAIRS] [--steps N] [--no-peer] [--json]
 """
 
 from __future__ import annotations
@@ -182,11 +182,11 @@ class Memory(NamedTuple):
     growth: int
 
 
-def own_memory(make: Callable[[], Contender]) -> Memory:
-    """Of this process, which must hold nothing else."""
+def own_memory(make: Callable[[], Contender], steps: int) -> Memory:
+    """Of this process, which must hold nothing else; a second step finds what the first left."""
     step = make().step
     loaded = held_bytes()
-    for _ in range(2):  # the second step finds what the first left
+    for _ in range(steps):
         step()
     return Memory(most_bytes(), most_bytes() - loaded)
 
@@ -222,7 +222,8 @@ class Figures(NamedTuple):
 def measure(batch: int, steps: int, peer: bool) -> Figures:
     """All contenders: first the memory of each, while this process itself holds no model, then time, by turns."""
     made = {name: make for name, make in makers(batch).items() if peer or name != PEER}
-    memory = {name: Memory(*in_own_process(__file__, "--only", name, "--batch", str(batch))) for name in made}
+    sizes = ("--batch", str(batch), "--steps", str(steps))
+    memory = {name: Memory(*in_own_process(__file__, "--only", name, *sizes)) for name in made}
     contenders = {name: make() for name, make in made.items()}
     rounds = rounds_of_seconds({name: c.step for name, c in contenders.items()}, steps)
     return Figures({name: c.tokens for name, c in contenders.items()}, rounds, memory)
@@ -321,16 +322,18 @@ def show(figures: Figures, batch: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    # Where the arithmetic is fp32, TRL needs 21 GB for eight pairs.
-    pairs = 8 if frozen().compute == torch.bfloat16 else 4
+    # In fp32 TRL needs 21 GB for eight pairs, and a minute for four.
+    pairs, steps = (8, 3) if frozen().compute == torch.bfloat16 else (4, 1)
     parser.add_argument("--batch", type=int, default=pairs, help=f"pairs a step (here {pairs})")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of each contender")
+    parser.add_argument(
+        "--steps", type=int, default=steps, help=f"steps of each contender, timed and for memory (here {steps})"
+    )
     parser.add_argument("--no-peer", action="store_true", help="leave TRL out, which takes most of time and memory")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # what this script runs itself with
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(own_memory(makers(options.batch)[options.only])))
+        print(json.dumps(own_memory(makers(options.batch)[options.only], options.steps)))
         return
     installed = find_spec("trl") is not None
     if not installed and not options.no_peer:

@@ -68,6 +68,8 @@ class JudgeEntry(Entry):
     """Config field that `NAME:VALUE` sets, e.g. `chat:gpt-4o`."""
     proxy: bool = False
     """True where its numbers are no judgment of preference and must be labelled so."""
+    teacher: bool = False
+    """Whether it computes with the recipe's teacher, unless its config's `model` names another."""
 
 
 class BackendEntry(Entry):

@@ -240,6 +240,45 @@ class PointwiseJudge(Protocol):
         ...
 
 
+class PaidJudge(Protocol):
+    """What a judge of either kind may tell and be told besides, where asking takes money or long.
+
+    The bench uses whichever of these a judge has. Items are what `judge` or `rate` takes.
+    """
+
+    def finish(self) -> None:
+        """Ask nothing more; what is in flight is still yielded. Any thread may call it: the first Ctrl-C does."""
+        ...
+
+    def anew(self) -> None:
+        """From here on, no answer that is there already counts: what is asked twice is answered twice."""
+        ...
+
+    def estimate(self, items: Sequence[Any]) -> str:
+        """What asking all of these will cost, in one line."""
+        ...
+
+    def bill(self) -> str:
+        """What asking has cost, in one line."""
+        ...
+
+    def usd(self, read: float, answered: float) -> float | None:
+        """What so many tokens cost; None where no price is known."""
+        ...
+
+
+class ShownJudge(Protocol):
+    """The class of a judge whose questions `--dry-run` shows. Both need no key and load no model."""
+
+    def unfit(self, config: Any, context: JudgeContext, items: Sequence[Any]) -> list[str]:
+        """Of each item why it would stay unscored without being asked about; empty where it would not."""
+        ...
+
+    def preview(self, config: Any, context: JudgeContext, items: Sequence[Any], count: int) -> tuple[list[str], str]:
+        """What would be asked about the items, and what asking about `count` like them costs, in one line."""
+        ...
+
+
 class Member(NamedTuple):
     """A judge on a panel."""
 

@@ -146,7 +146,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         """What the model says. Raises as `Ask` does."""
 
     @abstractmethod
-    def unscored(self, reason: str) -> Judgment:
+    def unscored(self, why: Unanswered) -> Judgment:
         """What stands for no answer."""
 
     def fill(self, item: Comparison | Response, attempt: int = 0) -> list[Message]:
@@ -192,7 +192,7 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
             if reading.value is not None or reading.reason not in _AT_FAULT:
                 break
         if reading.reason == MISSING:
-            raise Unanswered(MISSING, failure=True)
+            raise Unanswered(MISSING, failure=True, paid=answers)
         return reading, answers
 
     def read(self, answer: Answer) -> Reading:
@@ -291,9 +291,9 @@ class Chat(ChatJudge[Comparison, Verdict]):
         """The whole."""
         yield comparison
 
-    def unscored(self, reason: str) -> Verdict:
+    def unscored(self, why: Unanswered) -> Verdict:
         """No verdict, and why."""
-        return Verdict(outcome=Outcome.unscored, reason=reason)
+        return Verdict(outcome=Outcome.unscored, reason=why.reason, **kept(why.paid[-1:], why.paid))
 
     async def asked(self, ask: Ask, comparison: Comparison) -> Verdict:
         """One question, and none where both say the same."""
@@ -313,6 +313,8 @@ class Chat(ChatJudge[Comparison, Verdict]):
 
 def kept(read: Sequence[Answer], paid: Sequence[Answer]) -> dict[str, Any]:
     """What is kept behind one judgment: the words of the answers that were read, what all of them took."""
+    if not read:
+        return {}
     return {
         "raw": "\n\n".join(answer.text for answer in read),
         "resolved_model": read[-1].model,

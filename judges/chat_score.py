@@ -47,9 +47,9 @@ class ChatScore(ChatJudge[Response, Rating]):
         for turn in [whole] if self.turns == "last" else range(1, whole + 1):
             yield _upto(response, turn)
 
-    def unscored(self, reason: str) -> Rating:
+    def unscored(self, why: Unanswered) -> Rating:
         """No rating, and why."""
-        return Rating(value=None, reason=reason)
+        return Rating(value=None, reason=why.reason, **kept(why.paid, why.paid))
 
     async def asked(self, ask: Ask, response: Response) -> Rating:
         """The questions of one response, one after another."""
@@ -61,10 +61,12 @@ class ChatScore(ChatJudge[Response, Rating]):
             for part in self.parts(response):
                 try:
                     reading, answers = await self.reading(ask, part, promise)
-                except (Reached, Unanswered) as why:
+                except Unanswered as why:
+                    raise Unanswered(why.reason, failure=why.failure, paid=(*paid, *why.paid)) from None
+                except Reached as limit:
                     if not paid:
                         raise
-                    reason = str(why)  # what is paid for is kept
+                    reason = str(limit)  # what is paid for is kept
                     break
                 read.append(answers[-1])
                 paid += answers

@@ -11,6 +11,7 @@ pmi = JudgeEntry(
     kind="pointwise",
     argument="model",
     proxy=True,
+    teacher=True,
 )
 
 gptscore = JudgeEntry(
@@ -22,6 +23,7 @@ gptscore = JudgeEntry(
     kind="pointwise",
     argument="model",
     proxy=True,
+    teacher=True,
 )
 
 longer = JudgeEntry(

@@ -15,7 +15,7 @@ from dadpo_bench.models import find
 from dadpo_bench.pipeline import Plan
 from dadpo_bench.planning.workload import CHARACTERS, FILLED
 from dadpo_bench.registry import JudgeEntry, judges
-from dadpo_bench.types import Comparison, JudgeContext, Prompt, Reply, Response
+from dadpo_bench.types import Comparison, JudgeContext, Prompt, Reply, Response, ShownJudge
 
 _SHOWN = 2
 
@@ -51,9 +51,9 @@ def show_voice(
     """Two of what is asked as a judge would be asked it, how many would stay unscored and why, and what `count` like
     the `sized` ones cost. Nothing for a judge that cannot tell.
     """
-    judge = judges.load(entry.name)
-    if not hasattr(judge, "preview"):
+    if not hasattr(judges.load(entry.name), "preview"):
         return
+    judge: ShownJudge = judges.load(entry.name)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
     def items(some: Sequence[Comparison]) -> list[Any]:

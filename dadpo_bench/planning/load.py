@@ -35,7 +35,7 @@ class Work(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Ask(Work):
-    """A judge elsewhere reads replies: nothing of this machine but time."""
+    """A judge with a model of its own reads replies: what that takes is not planned."""
 
     work = "ask"
     reply: float

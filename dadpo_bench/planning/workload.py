@@ -184,11 +184,11 @@ def _evaluation(plan: Plan) -> Iterator[Load]:
         )
     judged = len(prompts) * (1 + students) + _CANARIES * evaluation.canary_prompts
     examples = 2 * (turns.number * (1 + students) + _CANARIES * evaluation.canary_prompts)
-    # A pointwise judge with settings scores with a model of its own, the teacher unless told otherwise: each reply
-    # behind its prompt, and (`pmi`) behind a neutral one.
+    # The teacher as judge reads each reply behind its prompt, and (`pmi`) behind a neutral one. What another model
+    # takes, here or elsewhere, is not known.
     prompt = (turns.mean + TEMPLATE) / 2
-    for _, judge, _ in voices(plan.recipe.judge, plan.recipe.judge_settings):
-        if judge.kind == "pointwise" and judge.config:
+    for _, judge, config in voices(plan.recipe.judge, plan.recipe.judge_settings):
+        if judge.teacher and not config.model:
             yield Score(
                 stage=Stage.judge,
                 who=judge.name,

@@ -70,11 +70,13 @@ class Answer(NamedTuple):
 class Unanswered(Exception):
     """One question has no answer; `reason` is what an unscored verdict says."""
 
-    def __init__(self, reason: str, *, failure: bool = False) -> None:
+    def __init__(self, reason: str, *, failure: bool = False, paid: Sequence[Answer] = ()) -> None:
         super().__init__(reason)
         self.reason = reason
         self.failure = failure
         """Whether it is the backend's fault and not the question's."""
+        self.paid = paid
+        """Answers that came all the same, and are of no use."""
 
 
 Ask = Callable[[Sequence[Message], Promise | None], Awaitable[Answer]]

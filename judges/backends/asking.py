@@ -51,9 +51,9 @@ class Asking:
         self,
         questions: Sequence[Question],
         answer: Callable[[Ask, Question], Awaitable[Said]],
-        unanswered: Callable[[str], Said],
+        unanswered: Callable[[Unanswered], Said],
     ) -> Generator[tuple[int, Said], None, None]:
-        """Yield what was said as it arrives, `unanswered` of the reason where nothing was.
+        """Yield what was said as it arrives, `unanswered` where nothing was.
 
         Questions are taken one by one, when there is somebody to ask them. A consumer that stops early
         cancels what is in flight. Raises what `answer` raises, behind what is in flight where no question will have
@@ -67,18 +67,23 @@ class Asking:
             course = _Course()
 
             async def asker(ask: Ask) -> None:
-                asked = False
+                asked = limited = False
 
                 async def noted(messages: Sequence[Message], promise: Promise | None = None) -> Answer:
-                    nonlocal asked
+                    nonlocal asked, limited
                     asked = True
-                    return await ask(messages, promise)
+                    try:
+                        return await ask(messages, promise)
+                    except Reached as limit:  # though `answer` may make something of what it has
+                        limited = True
+                        course.reached = str(limit)
+                        raise
 
                 while not (self._backend.finishing or course.reached):
                     index, question = next(owed, (-1, None))
                     if question is None:
                         return
-                    asked = failed = False
+                    asked = failed = limited = False
                     try:
                         said = await answer(noted, question)
                     except Reached as limit:
@@ -90,12 +95,12 @@ class Asking:
                         self._dismiss()
                         return
                     except Unanswered as why:
-                        said, failed = unanswered(why.reason), why.failure
+                        said, failed = unanswered(why), why.failure
                         course.last = why.reason if failed else course.last
                     if failed:
                         course.failed += 1
                         course.in_a_row += 1
-                    else:
+                    elif not limited:
                         course.done += 1
                         if asked:
                             course.answered += 1
@@ -103,7 +108,7 @@ class Asking:
                     dead = course.in_a_row >= PATIENCE
                     await emit((index, said))
                     if dead:
-                        raise self._failing(f"{PATIENCE} comparisons in a row", course.last)
+                        raise self._failing(f"{PATIENCE} questions in a row", course.last)
 
             try:
                 async with self._backend.opened() as ask, asyncio.TaskGroup() as group:
@@ -118,9 +123,9 @@ class Asking:
                 raise course.wrong
             if self._backend.finishing:
                 return
-            # One alone may be a question that no server takes.
-            if course.failed > (not course.reached) and not course.answered:
-                raise self._failing(f"all {course.failed} comparisons", course.last)
+            odd = course.failed == 1 and not course.reached  # a single question, that no server may take
+            if course.failed and not course.answered and not odd:
+                raise self._failing(f"all {course.failed} questions", course.last)
             if course.reached:
                 raise WorkError(
                     f"{course.reached}: {len(questions) - course.done:,} of {len(questions):,} questions to "

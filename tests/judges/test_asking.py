@@ -24,7 +24,7 @@ def test_a_few_questions_to_a_dead_endpoint_end_with_one_error_too() -> None:
         verdicts = judge_of(server, attempts=1).judge(comparisons(3))
         assert {next(verdicts)[1].outcome for _ in range(3)} == {Outcome.unscored}
         with pytest.raises(
-            WorkError, match=r"failed all 3 comparisons, last with 'api error: InternalServerError 500'"
+            WorkError, match=r"failed all 3 questions, last with 'api error: InternalServerError 500'"
         ):
             next(verdicts)
 
@@ -34,10 +34,10 @@ def test_ties_without_a_question_neither_excuse_a_dead_endpoint_nor_break_a_row_
         judge = judge_of(server, attempts=1, concurrency=1)
         tied = comparison(a="same", b="same")
         few = [comparison("0"), tied, comparison("1")]
-        with pytest.raises(WorkError, match="failed all 2 comparisons"):
+        with pytest.raises(WorkError, match="failed all 2 questions"):
             list(judge.judge(few))
         many = [question for n in range(50) for question in (comparison(str(n)), tied)]
-        with pytest.raises(WorkError, match=f"failed {PATIENCE} comparisons in a row"):
+        with pytest.raises(WorkError, match=f"failed {PATIENCE} questions in a row"):
             list(judge.judge(many))
         assert len(server.bodies) == 2 + PATIENCE
 
@@ -64,7 +64,7 @@ def test_one_answer_among_failures_is_enough() -> None:
 def test_a_limit_on_a_dead_endpoint_says_that_the_endpoint_fails(attempts: int, failed: int) -> None:
     with serving(fails(500)) as server:
         verdicts = judge_of(server, attempts=attempts, max_calls=3, concurrency=1).judge(comparisons(9))
-        with pytest.raises(WorkError, match=f"failed all {failed} comparisons, last with 'api error"):
+        with pytest.raises(WorkError, match=f"failed all {failed} questions, last with 'api error"):
             list(verdicts)
         assert len(server.bodies) == 3
 

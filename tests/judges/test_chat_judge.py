@@ -253,7 +253,7 @@ def test_a_dead_endpoint_ends_the_work_after_so_many_failures_in_a_row() -> None
     with serving(fails(500)) as server:
         verdicts = judge_of(server, attempts=1, concurrency=1).judge([comparison(str(n)) for n in range(99)])
         seen = [next(verdicts)[1] for _ in range(PATIENCE)]
-        with pytest.raises(WorkError, match=r"8 comparisons in a row.*InternalServerError 500"):
+        with pytest.raises(WorkError, match=r"8 questions in a row.*InternalServerError 500"):
             next(verdicts)
         assert len(server.bodies) == PATIENCE
     assert {said(verdict) for verdict in seen} == {unscored("api error: InternalServerError 500")}

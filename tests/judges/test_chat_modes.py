@@ -99,7 +99,7 @@ def test_an_endpoint_that_gives_no_log_probs_is_not_asked_about_everything() -> 
         seen = [next(verdicts)[1] for _ in range(PATIENCE)]
         with pytest.raises(WorkError, match="missing log-prob"):
             next(verdicts)
-    assert {(verdict.outcome, verdict.reason) for verdict in seen} == {(Outcome.unscored, "missing log-prob")}
+    assert {(v.outcome, v.reason, v.tokens) for v in seen} == {(Outcome.unscored, "missing log-prob", 3 * 99)}
 
 
 NO_NUMBER = {"content": [{"token": "A", "top_logprobs": [{"token": "A", "logprob": math.nan}]}]}
@@ -238,11 +238,10 @@ def test_a_response_with_one_unrated_turn_has_no_rating(acts: list[Act], reason:
 @pytest.mark.parametrize(
     ("acts", "settings", "reason"),
     [
-        ([says("Hm."), says("Hm."), says("[[8]]")], {"max_calls": 3}, "--max-calls 3 is reached"),
         ([says("Hm."), says("[[8]]"), fails(500)], {"attempts": 1}, "api error: InternalServerError 500"),
         ([says("Hm."), fails(500)], {"attempts": 1}, "unparsable"),
     ],
-    ids=["limit", "failure", "failure when asked again"],
+    ids=["failure", "failure when asked again"],
 )
 def test_what_was_paid_for_is_kept_where_the_next_question_fails(
     acts: list[Act], settings: dict[str, Any], reason: str
@@ -250,6 +249,16 @@ def test_what_was_paid_for_is_kept_where_the_next_question_fails(
     rating = rated(acts, comparison(turns=("q1", "q2")).contestant, **settings)
     assert (rating.value, rating.reason) == (None, reason)
     assert rating.tokens == 99 * sum(act.status == 200 for act in acts)
+
+
+def test_a_limit_at_the_last_responses_last_turn_is_a_limit() -> None:
+    with serving(lambda number, _: [says("Hm."), says("Hm."), says("[[8]]")][number]) as server:
+        judge = ChatScore(score_config(model="judge", base_url=server.url, max_calls=3), CONTEXT)
+        ratings = judge.rate([comparison(turns=("q1", "q2")).contestant])
+        _, rating = next(ratings)
+        assert (rating.value, rating.reason, rating.tokens) == (None, "--max-calls 3 is reached", 297)
+        with pytest.raises(WorkError, match="--max-calls 3 is reached: 1 of 1 questions to judge are owed"):
+            next(ratings)
 
 
 def test_equal_responses_are_asked_about_each() -> None:

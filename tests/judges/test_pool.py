@@ -289,7 +289,7 @@ def test_all_dead_end_with_one_error_that_names_them() -> None:
     urls = [dead_url(), dead_url()]
     config = chat_config(model="judge", base_url=urls, backoff_seconds=0, attempts=2, concurrency=1)
     hosts = ", ".join(url.removeprefix("http://").removesuffix("/v1") for url in urls)
-    with pytest.raises(WorkError, match=rf"^judge endpoint {hosts} failed {PATIENCE} comparisons in a row, last with"):
+    with pytest.raises(WorkError, match=rf"^judge endpoint {hosts} failed {PATIENCE} questions in a row, last with"):
         list(Chat(config, JudgeContext(Path, None)).judge(comparisons(99)))
 
 

@@ -152,10 +152,14 @@ def test_whoever_waits_for_room_keeps_no_place_from_those_who_have_it() -> None:
         prompt = Prompt(id="p", turns=("?",))
         responses = [Response(prompt=prompt, replies=(Reply(text=f"{n}"),)) for n in range(8)]
         reasons: list[str] = []
-        ratings = judge.rate(responses)
-        work = threading.Thread(target=lambda: reasons.extend(rating.reason for _, rating in ratings), daemon=True)
-        work.start()
-        work.join(60)
+
+        def work() -> None:
+            with pytest.raises(WorkError, match="3 of 8 questions to judge are owed"):
+                reasons.extend(rating.reason for _, rating in judge.rate(responses))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(60)
     assert sorted(reasons) == [""] * 5 + ["unparsable"] * 3
 
 
@@ -164,5 +168,5 @@ def test_an_answer_at_fault_that_a_limit_lets_nobody_ask_for_again_is_kept() -> 
         verdicts = judge_of(server, max_calls=1, concurrency=1).judge([comparison(str(n)) for n in range(2)])
         _, verdict = next(verdicts)
         assert (verdict.outcome, verdict.reason, verdict.tokens) == (Outcome.unscored, "unparsable", 99)
-        with pytest.raises(WorkError, match="--max-calls 1 is reached: 1 of 2 questions"):
+        with pytest.raises(WorkError, match="--max-calls 1 is reached: 2 of 2 questions"):
             next(verdicts)
