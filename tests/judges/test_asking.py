@@ -23,9 +23,7 @@ def test_a_few_questions_to_a_dead_endpoint_end_with_one_error_too() -> None:
     with serving(fails(500)) as server:
         verdicts = judge_of(server, attempts=1).judge(comparisons(3))
         assert {next(verdicts)[1].outcome for _ in range(3)} == {Outcome.unscored}
-        with pytest.raises(
-            WorkError, match=r"failed all 3 questions, last with 'api error: InternalServerError 500'"
-        ):
+        with pytest.raises(WorkError, match=r"failed all 3 questions, last with 'api error: InternalServerError 500'"):
             next(verdicts)
 
 
