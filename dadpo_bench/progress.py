@@ -42,6 +42,13 @@ class Bar:
             left = elapsed / self._done * (self._total - self._done) if self._done else 0
             self._reporter.say(f"  {self._label}: {self._done}/{self._total}, {rate}, {left:.0f} s left")
 
+    def note(self, text: str) -> None:
+        """What is waited for meanwhile, from any thread."""
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, rate=text)
+        else:
+            self._reporter.say(f"  {self._label}: {text}")
+
     def reach(self, done: int, total: int, note: str = "") -> None:
         """So many of so many items are done, where the total is known only on the way."""
         self._total = total

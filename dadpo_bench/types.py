@@ -250,6 +250,10 @@ class PaidJudge(Protocol):
         """Ask nothing more; what is in flight is still yielded. Any thread may call it: the first Ctrl-C does."""
         ...
 
+    def tell(self, hear: Callable[[str], None]) -> None:
+        """Call `hear` with a line, from any thread, while an answer takes minutes or hours: how far it has come."""
+        ...
+
     def anew(self) -> None:
         """From here on, no answer that is there already counts: what is asked twice is answered twice."""
         ...

@@ -7,7 +7,7 @@ Whatever keeps a comparison from being scored is said, never guessed over. What 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Literal, TypeVar
 
@@ -215,6 +215,10 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
     def answers(self, items: Sequence[Item]) -> Generator[tuple[int, Judgment], None, None]:
         """Yield (index, judgment) as answers arrive; a consumer that stops early cancels the open requests."""
         return self._asking.all(items, self.asked, self.unscored)
+
+    def tell(self, hear: Callable[[str], None]) -> None:
+        """How far what is waited for has come is told to `hear` from now on."""
+        self.backend.tell = hear
 
     def finish(self) -> None:
         """Ask nothing more; what is in flight is still answered and yielded. Any thread may call it."""

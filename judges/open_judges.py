@@ -116,6 +116,8 @@ def selene(path: Path) -> Read:
     content = path.read_bytes()
     config = yaml.safe_load(content)
     text = config["user_template"]
+    if not isinstance(text, str):
+        raise ValueError("its user_template is no text")
     if "{assistant_response_a}" in text:
         kind: Kind = "pairwise"
     elif "{rubric_score_5_description}" in text:

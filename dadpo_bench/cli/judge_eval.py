@@ -113,7 +113,8 @@ def judge_eval(
         pairs_of = [(p.first, p.second) for each in labelled for p in each.pairs]
         if answered:
             pairs_of = [(a.response, b.response) for one in canary_matches(answered).values() for a, b in one]
-        _preview(voices(judge, recipe.judge_settings), context, pairs_of)
+        asked_of = voices(judge, recipe.judge_settings) + (voices(against, {}) if against else [])
+        _preview(asked_of, context, pairs_of, as_json=as_json)
         return
     ready = construct_judge(judge, recipe.judge_settings, context)
     other = construct_judge(against, {}, context) if against else None
@@ -145,18 +146,33 @@ def judge_eval(
 
 
 def _preview(
-    asked: Sequence[tuple[str, JudgeEntry, Any]], context: JudgeContext, pairs: Sequence[tuple[Response, Response]]
+    asked: Sequence[tuple[str, JudgeEntry, Any]],
+    context: JudgeContext,
+    pairs: Sequence[tuple[Response, Response]],
+    *,
+    as_json: bool,
 ) -> None:
     """What each judge would be asked about these pairs, and what that costs."""
-    from dadpo_bench.cli.preview import show_voice
+    from dadpo_bench.cli.preview import preview
     from dadpo_bench.types import Comparison
 
     comparisons = [Comparison(contestant=first, baseline=second, order="ab") for first, second in pairs]
     few = comparisons[:: max(1, len(comparisons) // 100)]
+    told, silent = [], []
     for name, entry, config in asked:
         rated = {(r.prompt.key, r.text) for pair in pairs for r in pair}
         count = 2 * len(pairs) if entry.kind == "pairwise" else len(rated)
-        show_voice(Console(), name, entry, config, context, comparisons, few, count)
+        if previewed := preview(name, entry, config, context, comparisons, few, count):
+            told.append(previewed)
+        else:
+            silent.append(name)
+    if as_json:
+        typer.echo(json.dumps([previewed._asdict() for previewed in told], indent=1))
+        return
+    for previewed in told:
+        previewed.show(Console())
+    for name in silent:
+        typer.echo(f"{name} asks no model that is paid for: there is no question to show")
 
 
 def _source(responses: str | None, store: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -35,11 +35,34 @@ def show_questions(console: Console, plan: Plan) -> None:
         count = len(prompts) * (students + (not pairwise)) + canaries
         if pairwise and recipe.orders == "both":
             count *= 2
-        show_voice(console, *voice, context, [_comparison(prompt, 0) for prompt in prompts], few, count)
+        asked = [_comparison(prompt, 0) for prompt in prompts]
+        if previewed := preview(*voice, context, asked, few, count):
+            previewed.show(console)
 
 
-def show_voice(
-    console: Console,
+class Preview(NamedTuple):
+    """What a judge would be asked."""
+
+    judge: str
+    questions: list[str]
+    """Two of them."""
+    prompts: int
+    unfit: dict[str, int]
+    """Why how many of the prompts stay unscored without a question."""
+    cost: str
+    """One line."""
+
+    def show(self, console: Console) -> None:
+        """Print it."""
+        say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        for number, text in enumerate(self.questions, start=1):
+            say(f"\n--- question {number} to {self.judge} ---\n{text}")
+        for reason, number in self.unfit.items():
+            say(f"\n{self.judge}: {number} of {self.prompts} prompts stay unscored: {reason}")
+        say(f"\n{self.judge}, if nothing is stored: {self.cost}")
+
+
+def preview(
     name: str,
     entry: JudgeEntry,
     config: Any,
@@ -47,14 +70,13 @@ def show_voice(
     asked: Sequence[Comparison],
     sized: Sequence[Comparison],
     count: int,
-) -> None:
+) -> Preview | None:
     """Two of what is asked as a judge would be asked it, how many would stay unscored and why, and what `count` like
-    the `sized` ones cost. Nothing for a judge that cannot tell.
+    the `sized` ones cost. None for a judge that cannot tell.
     """
     if not hasattr(judges.load(entry.name), "preview"):
-        return
+        return None
     judge: ShownJudge = judges.load(entry.name)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
 
     def items(some: Sequence[Comparison]) -> list[Any]:
         return list(some) if entry.kind == "pairwise" else [comparison.contestant for comparison in some]
@@ -63,11 +85,7 @@ def show_voice(
     fitting = [comparison for comparison, reason in zip(asked, reasons, strict=True) if not reason]
     shown, _ = judge.preview(config, context, items(fitting[:_SHOWN]), count)
     _, cost = judge.preview(config, context, items(sized), count)
-    for number, text in enumerate(shown, start=1):
-        say(f"\n--- question {number} to {name} ---\n{text}")
-    for reason, number in Counter(filter(None, reasons)).most_common():
-        say(f"\n{name}: {number} of {len(asked)} prompts stay unscored: {reason}")
-    say(f"\n{name}, if nothing is stored: {cost}")
+    return Preview(name, shown, len(asked), dict(Counter(filter(None, reasons)).most_common()), cost)
 
 
 def _comparison(prompt: Prompt, length: int) -> Comparison:

@@ -324,6 +324,8 @@ def _keeping(
         if hasattr(asked, "finish"):
             stack.enter_context(finishing(finish))
         bar = stack.enter_context(bench.reporter.bar(label, len(questions), unit))
+        if hasattr(asked, "tell"):
+            asked.tell(bar.note)
         if questions and hasattr(asked, "estimate"):
             say(f"  {label}: {asked.estimate(questions)}")
         if questions and hasattr(asked, "bill"):

@@ -105,6 +105,8 @@ class Backend(ABC):
         """Everybody who asks, those who are done included."""
         self.draw = 0
         """Raised by whoever wants new answers to questions that were asked before."""
+        self.tell: Callable[[str], None] = lambda _: None
+        """Where to say how far what is waited for has come, if that is long."""
 
     @property
     @abstractmethod

@@ -47,6 +47,8 @@ _MOMENT, _FIRST_PAUSE = 0.05, 1.0
 _ATTEMPTS, _LONGEST_CALL = 20, 600.0
 """Of a request about files and batches; seconds. Twenty attempts outlast a quarter of an hour without a network."""
 
+_LONGEST_STATUS = 20
+
 _UNSAID = {"completed": "batch_incomplete", "expired": "batch_expired", "cancelled": "batch_cancelled"}
 """How a batch ended, and the error of its questions that neither of its files answers; the last two are OpenAI's."""
 _STATUS = {"batch_incomplete": 500, "batch_expired": 408, "batch_cancelled": 410}
@@ -220,6 +222,11 @@ class _Said(NamedTuple):
     status: int
     body: Any
 
+    @property
+    def is_completion(self) -> bool:
+        """Whether there is an answer to read. What is none is asked again: it would be none for ever."""
+        return self.status == 200 and isinstance(self.body, dict) and isinstance(self.body.get("choices"), list)
+
 
 class _Post(httpx2.AsyncBaseTransport):
     """Takes requests, puts them into batches and waits for these: an answer comes when its batch has ended."""
@@ -236,6 +243,8 @@ class _Post(httpx2.AsyncBaseTransport):
         """By the batch's id the requests in it."""
         self._earlier: dict[str, _Said] = {}
         """Answers of batches that ended before."""
+        self._told: dict[str, str] = {}
+        """By the batch's id what was last told of it."""
         self._submitted: set[str] = set()
         self._over = False
         self.collectors: set[asyncio.Task[Any] | None] = set()
@@ -289,7 +298,7 @@ class _Post(httpx2.AsyncBaseTransport):
                 self._running[batch.id] = await self._asked(batch)
             elif batch.status != "failed" and (batch.created_at or 0) >= oldest:
                 answers = await self._answers(batch.output_file_id)
-                self._earlier |= {key: said for key, said in answers.items() if said.status == 200}
+                self._earlier |= {key: said for key, said in answers.items() if said.is_completion}
 
     async def run(self) -> None:
         """Look after all requests until the backend is to finish; those without an answer are cancelled then.
@@ -366,6 +375,17 @@ class _Post(httpx2.AsyncBaseTransport):
                 for key, future in list(self._awaited.items()):
                     if key in asked and not future.done():
                         future.set_result(said.get(key) or _failed(_UNSAID[batch.status]))
+            else:
+                self._tell(batch)
+
+    def _tell(self, batch: Submitted) -> None:
+        """How far it has come, where that is news."""
+        done, total = (getattr(batch.request_counts, name, None) for name in ("completed", "total"))
+        far = f", {done:,} of {total:,} done" if isinstance(done, int) and isinstance(total, int) else ""
+        told = f"a batch is {str(batch.status)[:_LONGEST_STATUS]}{far}"
+        if self._told.get(batch.id) != told:
+            self._told[batch.id] = told
+            self._backend.tell(told)
 
     async def _asked(self, batch: Submitted) -> set[str]:
         lines = await self._lines(batch.input_file_id)

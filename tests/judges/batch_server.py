@@ -76,7 +76,7 @@ class BatchServer(ThreadingHTTPServer):
         """A batch of an uploaded file."""
         assert body["completion_window"] == "24h"
         assert body["input_file_id"] in self.files
-        batch = {
+        batch: dict[str, Any] = {
             "id": f"batch_{len(self.batches)}",
             "object": "batch",
             "endpoint": body["endpoint"],
@@ -88,8 +88,10 @@ class BatchServer(ThreadingHTTPServer):
             "errors": None,
             "output_file_id": None,
             "error_file_id": None,
+            "request_counts": {"total": 0, "completed": 0, "failed": 0},
         }
         self.batches.append(batch)
+        batch["request_counts"]["total"] = len(self.lines(-1))
         return _json(batch)
 
     def look(self, number: int) -> Act:

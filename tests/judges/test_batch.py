@@ -216,6 +216,15 @@ def test_what_a_batch_answered_before_it_expired_is_kept_and_the_rest_asked_agai
         assert len(server.batches) == 2
 
 
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"choices": null}', b'"busy"'])
+def test_a_line_that_is_no_completion_is_not_collected_but_asked_again(body: bytes) -> None:
+    broken = [Act(body)]
+    with serving_batches(lambda _: broken[0] if broken else says("[[A]]")) as server:
+        assert judged(server)[0].outcome is Outcome.unscored
+        broken.clear()
+        assert judged(server)[0].outcome is Outcome.win
+
+
 def test_what_expired_goes_into_the_next_batch_of_the_same_run() -> None:
     with serving_batches(
         lambda body: "batch_expired" if number_of(body) and len(server.batches) == 1 else says("[[A]]"),
@@ -247,6 +256,15 @@ def test_a_batch_that_was_made_though_its_answer_was_lost_is_not_made_again() ->
         server.refuse["POST /v1/batches"] = [Act(dropped=True)]
         assert len(judged(server, 3)) == 3
         assert len(server.batches) == 1
+
+
+def test_how_far_a_batch_has_come_is_told_when_it_is_news() -> None:
+    told: list[str] = []
+    with serving_batches(wins, lambda _: "completed" if len(told) > 1 else "in_progress") as server:
+        judge = judge_of(server)
+        judge.tell(told.append)
+        list(judge.judge([comparison(str(n)) for n in range(3)]))
+    assert told == ["a batch is validating, 0 of 3 done", "a batch is in_progress, 0 of 3 done"]
 
 
 def test_an_interrupted_run_leaves_its_batch_there_and_says_so() -> None:

@@ -99,7 +99,7 @@ def prometheus(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind = "pair
     return load("prometheus_eval:honesty", kind)
 
 
-def selene(folder: Path, content: dict[str, str], kind: Kind = "pairwise") -> Template:
+def selene(folder: Path, content: dict[str, Any], kind: Kind = "pairwise") -> Template:
     (folder / "selene.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     return load(str(folder / "selene.yaml"), kind)
 
@@ -210,9 +210,10 @@ def test_selene_with_a_reference_needs_one(tmp_path: Path) -> None:
         (PAIRWISE | {"rubric_objective": "is {question} answered"}, "rubric_objective has a word in braces"),
         ({"user_template": "Yes or No? {user_input} {assistant_response}"}, "neither for A or B nor for a score"),
         (ABSOLUTE | RUBRIC, "is pointwise: it is for --judge chat-score"),
+        ({"user_template": 7}, "its user_template is no text"),
     ],
 )
-def test_a_selene_file_that_cannot_be_asked_is_refused(tmp_path: Path, content: dict[str, str], reason: str) -> None:
+def test_a_selene_file_that_cannot_be_asked_is_refused(tmp_path: Path, content: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         selene(tmp_path, content)
 

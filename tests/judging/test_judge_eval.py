@@ -96,6 +96,24 @@ def test_a_dry_run_shows_two_questions_and_the_cost_and_needs_no_key(
     # Three pairs; seven canaries and the teacher on the reference's 16 prompts: both orders each.
     assert f"if nothing is stored: {6 if of == 'pairs' else 2 * 8 * 16} calls, " in done.stdout
     assert not store.exists()
+    (told,) = json.loads(judge_eval(store, "chat:gpt-4o", *options, "--dry-run", "--json").stdout)
+    assert (told["judge"], len(told["questions"]), told["unfit"]) == ("chat:gpt-4o", 2, {})
+    assert f"if nothing is stored: {told['cost']}" in done.stdout
+
+
+def test_a_dry_run_looks_at_the_other_judge_too(pairs: Path, tmp_path: Path) -> None:
+    def tried(other: str) -> Result:
+        options = ("--pairs", pairs, "--against", other, "--dry-run")
+        return judge_eval(tmp_path / "x.sqlite3", "longer", *options)
+
+    assert "chat-score:m, if nothing is stored: 6 calls" in tried("chat-score:m").stdout
+    wrong = tried("chat-skore:m")
+    assert (wrong.exit_code, "did you mean 'chat-score'?" in wrong.output) == (2, True)
+
+
+def test_a_judge_that_asks_nobody_says_so_in_a_dry_run(pairs: Path, tmp_path: Path) -> None:
+    done = judge_eval(tmp_path / "x.sqlite3", "longer", "--pairs", pairs, "--dry-run")
+    assert done.stdout == "longer asks no model that is paid for: there is no question to show\n"
 
 
 def test_a_judge_that_takes_whatever_comes_first_is_seen_through(pairs: Path, tmp_path: Path) -> None:

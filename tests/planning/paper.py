@@ -18,8 +18,10 @@ def paper_shapes(name: str) -> Shapes:
     return shapes_of(load_recipe(name), {role: CONFIGS / f"{file}.json" for role, file in PAPER[name].items()})
 
 
-def paper_loads(name: str, *further: str, changes: tuple[str, ...] = (), seeds: int = 1) -> dict[str, Load]:
+def paper_loads(
+    name: str, *further: str, changes: tuple[str, ...] = (), seeds: int = 1, judge: str | None = None
+) -> dict[str, Load]:
     """By stage and who; of the recipe's contestants and `further` ones."""
-    recipe = load_recipe(name, changes)
+    recipe = load_recipe(name, changes, judge)
     plan = make_plan(recipe, [*recipe.methods, *further], seeds)
     return {f"{load.stage}/{load.who}": load for load in loads(plan)}

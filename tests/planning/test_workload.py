@@ -2,7 +2,7 @@
 
 import pytest
 
-from dadpo_bench.planning import FILLED, Load, Rollouts, Train
+from dadpo_bench.planning import FILLED, Load, Rollouts, Score, Train
 from tests.planning.paper import paper_loads
 
 DEFAULT = "smollm2-135m-pruned20"  # on 96 prompts and 16 for validation, which is measured three times
@@ -36,3 +36,20 @@ def test_what_learns_from_rollouts_learns_from_their_tokens_not_the_teachers() -
     assert isinstance(taught, Train)
     assert (own.limit, taught.limit) == (64, 512)
     assert own.targets == pytest.approx(taught.targets * 64 / 512, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("judge", "changes", "teachers"),
+    [
+        ("pmi", (), True),
+        ("pmi", ("judge_settings.model=/some/model",), False),
+        ("longer", (), False),
+        ("reward:/some/model", (), False),
+        ("chat-score:m", (), False),
+    ],
+)
+def test_a_judge_is_counted_as_the_teachers_passes_where_it_is_the_teacher(
+    judge: str, changes: tuple[str, ...], teachers: bool
+) -> None:
+    loads = paper_loads(DEFAULT, changes=changes, judge=judge)
+    assert isinstance(loads[f"judge/{judge.partition(':')[0]}"], Score) is teachers
