@@ -148,7 +148,9 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, jud
     evaluations = select(schema.JudgeEvaluation).where(schema.JudgeEvaluation.judge_key == judge.key)
     facts += cited(session.scalars(evaluations))
     contestants = [(panel, e) for panel in judged for e in panel.entrants if e.kind not in ("teacher", "canary")]
-    if judge.kind == "pairwise" and all(panel.orders(e).shape[-1] == 1 for panel, e in contestants):
+    members = _members(judged)
+    sees_orders = judge.kind == "pairwise" if not members else any(member.kind == "pairwise" for member in members)
+    if sees_orders and all(panel.orders(e).shape[-1] == 1 for panel, e in contestants):
         facts.append("orders: one for each pair, so the judge's position bias is not known")
     if runs:
         first, last = (r.started.date().isoformat() for r in (runs[0], runs[-1]))

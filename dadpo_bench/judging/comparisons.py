@@ -161,12 +161,15 @@ _Shown = tuple[str, str, Order]
 def ask(bench: Bench, judge: OpenJudge, matches: Iterable[Match], label: str, orders: Orders = "both") -> list[str]:
     """Have every match judged that is not yet; returns the reasons of what stayed unscored this time.
 
-    Of a panel every member is asked as if it were alone, one after another; then their verdicts are combined.
+    Of a panel every member is asked as if it were alone, one after another; then their verdicts are combined: once a
+    match where all members rate single responses, so that no order could change them.
     The first Ctrl-C lets a judge that can `finish` answer what is in flight, the second stops it at once.
     """
     unique = {(ours.key, theirs.key): (ours, theirs) for ours, theirs in matches}
     for member in judge.members:
         ask(bench, member, unique.values(), f"{label}, {member.name}", orders)
+    if judge.members and all(member.entry.kind == "pointwise" for member in judge.members):
+        orders = "random"  # they see no order
     if judge.entry.kind == "pointwise":
         return _rate(bench, judge, {s.key: s for match in unique.values() for s in match}, label)
     return _compare(bench, judge, unique, label, orders)

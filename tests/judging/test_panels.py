@@ -81,7 +81,8 @@ def test_a_run_is_judged_by_what_its_members_say_together(tiny_recipe: Path, tmp
         assert (verdict.outcome, verdict.preference, verdict.tokens) == (expected, None, 0)
         assert json.loads(verdict.raw) == [["pmi", words[0]], ["longer", words[1]]]
         sides[ours, theirs] = {"win": 1.0, "tie": 0.5, "loss": 0.0}[expected]
-    assert len(verdicts) == 2 * len(sides)
+    assert len(verdicts) == len(sides)  # neither member sees an order
+    assert {row["flip_rate"] for row in found["rows"]} == {None}
 
     with closing(open_store(str(store), create=False)) as opened:
         board = render(opened)
@@ -117,6 +118,7 @@ def test_a_run_is_judged_by_what_its_members_say_together(tiny_recipe: Path, tmp
     assert f"embers agree: {line}" in done.stderr
     assert f"- **note**: Members agree: {line}." in board
     assert "- members of the panel: longer, pmi (majority)" in board
+    assert "orders: " not in board
     assert proxy
     assert "`panel:pmi+longer` is a proxy" in board
 
