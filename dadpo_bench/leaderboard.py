@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from dadpo_bench.errors import WorkError
 from dadpo_bench.families import families
 from dadpo_bench.judging.evaluations import cited
 from dadpo_bench.judging.judgments import told_apart
+from dadpo_bench.open_board import is_open
+from dadpo_bench.panels import BASELINES, DRAWS, SEED, Panel, panels
 from dadpo_bench.places import METHODS_STORE
 from dadpo_bench.recipe import FIRST
-from dadpo_bench.scores import DRAWS, SEED, Panel, panels, rows_of
+from dadpo_bench.scores import resampled, rows_of
 from dadpo_bench.scoring import agreement
 from dadpo_bench.store import Store, open_store, schema
 
@@ -81,7 +82,7 @@ def _section(session: Session, protocol_key: str, judge_key: str, differences: b
     protocol = session.get_one(schema.Protocol, protocol_key)
     judge = session.get_one(schema.Judge, judge_key)
     judged = panels(session, protocol_key, judge_key)
-    computed = rows_of(judged, per_seed=per_seed)
+    computed = [(p.task, row) for p in judged for row in rows_of(p.per_seed() if per_seed else p)]
     tasks = list({task.key: task for task, _ in computed}.values())
     domains = {t.name: t.domain for t in sorted(tasks, key=lambda t: (t.domain, t.name))}
     order = list(domains)
@@ -125,12 +126,6 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, jud
     runs = session.scalars(
         select(schema.Run).where(schema.Run.protocol_key == protocol.key).order_by(schema.Run.started)
     ).all()
-    settings = protocol.settings
-    teacher = _shown(settings["teacher"]["model"])
-    student = _shown(settings["student"].get("model") or settings["teacher"]["model"])
-    if pruning := settings["student"].get("prune"):
-        groups = f", key-value groups a layer: −{pruning['groups']}" if pruning.get("groups") else ""
-        student += f", pruned by {100 * pruning['ratio']:.0f} % ({pruning['importance']}{groups})"
     counts = []
     for task in (panel.task for panel in judged):
         number_of = session.scalar(
@@ -138,16 +133,15 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, jud
         )
         counts.append(f"{task.name} ({task.domain}-domain, {counted(number_of or 0, 'prompts')})")
     facts = [
-        f"teacher: {teacher}",
-        f"student: {student}",
+        *_origin(protocol),
         f"tasks: {'; '.join(counts)}",
         f"judge: {judge.name}" + (", a proxy: its numbers are no judgment of preference" if judge.proxy else ""),
         *_membership(judge, judged),
-        "baseline: the teacher's response to the same prompt",
+        *_compared_with(protocol, judged),
     ]
     evaluations = select(schema.JudgeEvaluation).where(schema.JudgeEvaluation.judge_key == judge.key)
     facts += cited(session.scalars(evaluations))
-    contestants = [(panel, e) for panel in judged for e in panel.entrants if e.kind not in ("teacher", "canary")]
+    contestants = [(panel, e) for panel in judged for e in panel.entrants if e.kind not in (*BASELINES, "canary")]
     members = _members(judged)
     sees_orders = judge.kind == "pairwise" if not members else any(member.kind == "pairwise" for member in members)
     if sees_orders and all(panel.orders(e).shape[-1] == 1 for panel, e in contestants):
@@ -161,6 +155,26 @@ def _facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, jud
             f"torch {machine['versions']['torch']}, transformers {machine['versions']['transformers']}",
         ]
     return facts
+
+
+def _origin(protocol: schema.Protocol) -> list[str]:
+    """Who was taught by whom; of an open board nobody was."""
+    settings = protocol.settings
+    if is_open(settings):
+        return ["contestants: as they were imported or evaluated; nobody was trained here"]
+    teacher = _shown(settings["teacher"]["model"])
+    student = _shown(settings["student"].get("model") or settings["teacher"]["model"])
+    if pruning := settings["student"].get("prune"):
+        groups = f", key-value groups a layer: −{pruning['groups']}" if pruning.get("groups") else ""
+        student += f", pruned by {100 * pruning['ratio']:.0f} % ({pruning['importance']}{groups})"
+    return [f"teacher: {teacher}", f"student: {student}"]
+
+
+def _compared_with(protocol: schema.Protocol, judged: Sequence[Panel]) -> list[str]:
+    if not is_open(protocol.settings):
+        return ["baseline: the teacher's response to the same prompt"]
+    names = dict.fromkeys(panel.baseline.name for panel in judged if panel.baseline)
+    return [f"baseline: {', '.join(names)}"] if names else ["baseline: none; responses are rated one by one"]
 
 
 def _membership(judge: schema.Judge, judged: Sequence[Panel]) -> list[str]:
@@ -178,7 +192,6 @@ def _warnings(
     session: Session, protocol: schema.Protocol, judge: schema.Judge, judged: Sequence[Panel], rows: Sequence[Cells]
 ) -> list[str]:
     found = []
-    board = [r for r in rows if r["baseline"] != FIRST]
     if judge.proxy:
         found.append(f"`{judge.name}` is a proxy, not a judgment of preference.")
     voices = [("The judge", judge, [panel.judgments for panel in judged])]
@@ -186,8 +199,10 @@ def _warnings(
     for place, (member, name) in enumerate(zip(members, told_apart(members), strict=True)):
         voices.append((f"The member `{name}`", member, [panel.members[place][1] for panel in judged]))
     for who, asked, said in voices:
-        found += _leanings(session, protocol, who, asked, sum((one.answered_as for one in said), Counter[str]()))
-    trained = [r["seeds"] for r in board if r["contestant"] not in ("student", "teacher")]
+        found += _leanings(
+            session, protocol, judged, who, asked, sum((one.answered_as for one in said), Counter[str]())
+        )
+    trained = [len(e.contestants) for panel in judged for e in panel.entrants if e.kind == "method"]
     if trained and min(trained) < 5:
         found.append(f"{counted(min(trained), 'training seeds')}: the variance between seeds is poorly known.")
     half = sum(r["half_scored"] for r in rows)
@@ -203,7 +218,12 @@ def _warnings(
 
 
 def _leanings(
-    session: Session, protocol: schema.Protocol, who: str, judge: schema.Judge, answered: Counter[str]
+    session: Session,
+    protocol: schema.Protocol,
+    judged: Sequence[Panel],
+    who: str,
+    judge: schema.Judge,
+    answered: Counter[str],
 ) -> list[str]:
     """Why a judge may favour somebody; `answered`: judgments by the model that the endpoint says answered."""
     found = []
@@ -216,7 +236,7 @@ def _leanings(
     )
     if shared:
         found.append(f"{who} scores with the weights of a contestant: {', '.join(shared)}.")
-    if kin := _kin(protocol, judge, answered):
+    if kin := _kin(protocol, judge, judged, answered):
         found.append(f"{who} is of a contestant's family: {', '.join(sorted(kin))}.")
     if len(answered) > 1:
         shares = ", ".join(f"{model} ({count})" for model, count in answered.most_common())
@@ -225,9 +245,12 @@ def _leanings(
     return found
 
 
-def _kin(protocol: schema.Protocol, judge: schema.Judge, answered: Iterable[str]) -> set[str]:
+def _kin(protocol: schema.Protocol, judge: schema.Judge, judged: Sequence[Panel], answered: Iterable[str]) -> set[str]:
     """Families that the judge shares with teacher or student, by their names."""
-    models = [protocol.settings[role].get("model") or "" for role in ("teacher", "student")]
+    if is_open(protocol.settings):
+        models = [e.label for panel in judged for e in panel.entrants]
+    else:
+        models = [protocol.settings[role].get("model") or "" for role in ("teacher", "student")]
     return families(str(judge.identity.get("model", "")), *answered) & families(*(Path(name).name for name in models))
 
 
@@ -235,13 +258,16 @@ def _differences(judged: Sequence[Panel]) -> list[Cells]:
     """Paired differences between methods on their shared prompts, Holm-corrected over the section."""
     found: list[Cells] = []
     for panel in judged:
-        methods = [e for e in panel.entrants if e.kind == "method"]
+        methods = [e for e in panel.entrants if e.kind in ("method", "entrant")]
         counts = scoring.bootstrap_counts(len(panel.prompts), DRAWS, SEED)
-        outcomes = {e.label: scoring.prompt_outcomes(panel.orders(e)) for e in methods}
-        for first, second in combinations(sorted(outcomes), 2):
-            difference = scoring.paired_difference(outcomes[first], outcomes[second], counts, seed=SEED)
+        labels = sorted(e.label for e in methods)
+        orders = [panel.orders(e) for e in sorted(methods, key=lambda e: e.label)]
+        outcomes = [scoring.prompt_outcomes(given) for given in orders]
+        tested = scoring.all_paired_differences(outcomes, resampled(orders), counts, seed=SEED)
+        for (first, second), difference in sorted(tested.items()):
             if difference is not None:
-                found.append({"task": panel.task.name, "first": first, "second": second, **difference._asdict()})
+                pair = {"first": labels[first], "second": labels[second]}
+                found.append({"task": panel.task.name, **pair, **difference._asdict()})
     corrected = scoring.holm([f["p_value"] for f in found])
     return [{**f, "p_holm": p} for f, p in zip(found, corrected, strict=True)]
 
@@ -331,7 +357,9 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
     lines += [f"- {escape(fact)}" for fact in section.facts]
     lines += [f"- **note**: {escape(warning)}" for warning in section.warnings] + [""]
     for task, domain in section.domains.items():
-        lines += [f"### {escape(task)} ({domain}-domain), against the teacher", ""]
+        baselines = dict.fromkeys(row["baseline"] for row in section.board_rows if row["task"] == task)
+        against = " and ".join("the teacher" if name == "teacher" else escape(name) for name in baselines if name)
+        lines += [f"### {escape(task)} ({domain}-domain)" + (f", against {against}" if against else ""), ""]
         lines += table(
             [name for name, _ in _COLUMNS],
             [[cell(row) for _, cell in _COLUMNS] for row in section.board_rows if row["task"] == task],
@@ -410,5 +438,7 @@ def number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
     """A figure as boards show it; an en dash where there is none."""
     if value is None:
         return "–"
+    # Sums in another order differ in the last bits: they must not decide between 6.2 and 6.3, or +0.0 and −0.0.
+    value = round(value, 9) + 0.0
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return text.replace("-", "−")

@@ -16,7 +16,7 @@ from dadpo_bench import scoring
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import number
-from dadpo_bench.scores import DRAWS, SEED, panels
+from dadpo_bench.panels import DRAWS, SEED, panels
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, schema
 from dadpo_bench.tables import print_table

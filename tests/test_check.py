@@ -65,6 +65,10 @@ def build(path: Path, *wins: int, protocol: str = "p", settings: dict[str, float
                         prompt_key=prompt.key,
                         sampling={},
                         replies=[reply],
+                        characters=1,
+                        grams=0,
+                        repeated=0,
+                        cut=False,
                     )
                 )
                 session.flush()

@@ -14,15 +14,16 @@ group = typer.Typer(help="Look after a store: upgrade its schema, publish it.", 
 
 @group.command()
 def upgrade(store: StoreOption = STORE) -> None:
-    """Bring a store to this program's schema; a copy is kept beside it. `run` does so by itself.
+    """Bring a store to this program's schema and scores; a copy is kept beside it. `run` does so by itself.
 
     A published store is written anew in its place, as nothing else writes it.
 
     Example: dadpo-bench db upgrade --store results/local.sqlite3
     """
+    from dadpo_bench.scores import refresh_scores
     from dadpo_bench.store import upgrade as bring
 
-    opened = bring(store)
+    opened = bring(store, refresh_scores)
     typer.echo(f"{opened.name} is up to date")
     opened.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dadpo_bench.judging.comparisons import Match, OpenJudge
-from dadpo_bench.judging.judgments import Judgments, told_apart
+from dadpo_bench.judging.judgments import Judgments, places, told_apart
 from dadpo_bench.scoring import agreement
 from dadpo_bench.scoring.outcomes import Floats, prompt_outcomes
 from dadpo_bench.stages.bench import Bench
@@ -28,8 +28,9 @@ def orders_of_matches(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) 
     """(matches, orders) outcomes."""
     with bench.store.read() as session:
         row = session.get_one(schema.Judge, judge.key)
-        said = Judgments(session, row, {stored.key for match in matches for stored in match})
-        return said.outcomes([(ours.key, theirs.key) for ours, theirs in matches])
+        place = places(stored.key for match in matches for stored in match)
+        at = np.array([[place[stored.key] for stored in match] for match in matches], dtype=np.int64).reshape(-1, 2)
+        return Judgments(session, row, place).outcomes(at[:, 0], at[:, 1])
 
 
 def accord_of_members(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> agreement.Accord | None:

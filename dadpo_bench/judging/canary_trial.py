@@ -16,8 +16,8 @@ from dadpo_bench.judging.asked import accord_of_members, keep_responses, longer,
 from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.judging.comparisons import Match, OpenJudge, ask, tell_unscored
 from dadpo_bench.judging.evaluations import CANARY_SET, keep_evaluation
+from dadpo_bench.panels import DRAWS, SEED
 from dadpo_bench.recipe import FIRST
-from dadpo_bench.scores import DRAWS, SEED
 from dadpo_bench.scoring import agreement
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import schema
-from dadpo_bench.types import content_key
+from dadpo_bench.types import Outcome, content_key
 
-Pair = tuple[str, str]
-"""Keys of the contestant's response and of the baseline's."""
+Places = NDArray[np.int64]
+"""Places of responses among those that judgments are read of; −1 where there is none."""
+
+_STREAMED = 20_000
+"""Rows in memory at once while verdicts are read."""
+
+
+def places(responses: Iterable[str]) -> dict[str, int]:
+    """The place of each response, by its key: judgments of many are looked up by numbers, not by keys."""
+    return {key: place for place, key in enumerate(sorted(set(responses)))}
 
 
 def judge_key(entry: str, identity: Mapping[str, Any]) -> str:
@@ -42,53 +51,93 @@ def told_apart(judges: Sequence[_Named]) -> list[str]:
     return [j.name if names.count(j.name) == 1 else f"{j.name} {j.key[:6]}" for j in judges]
 
 
-class Judgments:
-    """One judge's judgments of some responses."""
+class _Said(NamedTuple):
+    """Verdicts in one order, by the pair that they are of."""
 
-    def __init__(self, session: Session, judge: schema.Judge, responses: Collection[str]) -> None:
+    pairs: Places
+    """Sorted: place of the contestant's response · number of responses + place of the baseline's."""
+    worths: Floats
+
+    def of(self, pairs: Places) -> tuple[Floats, NDArray[np.bool_]]:
+        """(worths, asked) of these pairs: NaN where nothing was said, whether asked or not."""
+        if not len(self.pairs):
+            return np.full(pairs.shape, np.nan), np.zeros(pairs.shape, dtype=bool)
+        at = np.minimum(np.searchsorted(self.pairs, pairs), len(self.pairs) - 1)
+        asked = self.pairs[at] == pairs
+        return np.where(asked, self.worths[at], np.nan), asked
+
+
+class Judgments:
+    """One judge's judgments of some responses, given their places."""
+
+    def __init__(self, session: Session, judge: schema.Judge, places: Mapping[str, int]) -> None:
         self.pointwise = judge.kind == "pointwise"
-        self.asked: set[str] = set()
-        """Responses that the judge was asked about, whether it could say something or not."""
+        self.asked = np.zeros(len(places), dtype=bool)
+        """Of each response whether the judge was asked about it, whether it could say something or not."""
         self.answered_as: Counter[str] = Counter()
         """How many judgments each model gave that the endpoint says answered."""
-        self._ratings: dict[str, float] = {}
-        self._verdicts: dict[Pair, dict[str, float]] = defaultdict(dict)
+        self.ratings: Floats = np.full(len(places), np.nan)
+        """Of each response what a pointwise judge gave it; NaN where nothing."""
+        self.by_turn: dict[int, list[float]] = {}
+        """Of a response, by its place, the rating of each turn, where turns are rated apart."""
+        self._said: tuple[_Said, ...] = ()
+        self._places = places
         if self.pointwise:
-            for rating in session.scalars(select(schema.Rating).where(schema.Rating.judge_key == judge.key)):
-                if rating.response_key in responses:
-                    self.asked.add(rating.response_key)
-                    self.answered_as[rating.resolved_model] += rating.value is not None
-                    if rating.value is not None:
-                        self._ratings[rating.response_key] = rating.value
+            self._read_ratings(session, judge)
         else:
-            for verdict in session.scalars(select(schema.Verdict).where(schema.Verdict.judge_key == judge.key)):
-                if verdict.contestant_response in responses:
-                    self.asked.add(verdict.contestant_response)
-                    self.answered_as[verdict.resolved_model] += verdict.worth is not None
-                    worth = np.nan if verdict.worth is None else verdict.worth
-                    pair = (verdict.contestant_response, verdict.baseline_response)
-                    self._verdicts[pair][verdict.order] = worth
-        del self.answered_as[""]
+            self._read_verdicts(session, judge)
 
-    def orders(self, pairs: Iterable[Pair]) -> int:
-        """Outcomes of these pairs each: 2 where the judge was asked in both orders, 1 where in one, or of ratings.
+    def _read_ratings(self, session: Session, judge: schema.Judge) -> None:
+        row = schema.Rating
+        query = select(row.response_key, row.value, row.by_turn, row.resolved_model).where(row.judge_key == judge.key)
+        for key, value, by_turn, model in session.execute(query).yield_per(_STREAMED):
+            place = self._places.get(key)
+            if place is None:
+                continue
+            self.asked[place] = True
+            if value is not None:
+                self.ratings[place] = value
+                if by_turn:
+                    self.by_turn[place] = by_turn
+                if model:
+                    self.answered_as[model] += 1
 
+    def _read_verdicts(self, session: Session, judge: schema.Judge) -> None:
+        row = schema.Verdict
+        columns = (row.contestant_response, row.baseline_response, row.order, row.outcome, row.preference)
+        query = select(*columns, row.resolved_model).where(row.judge_key == judge.key)
+        found: dict[str, tuple[list[int], list[float]]] = {order: ([], []) for order in ("ab", "ba")}
+        worth_of = {str(outcome): outcome.worth() for outcome in Outcome}
+        for ours, theirs, order, outcome, preference, model in session.execute(query).yield_per(_STREAMED):
+            place, other = self._places.get(ours), self._places.get(theirs)
+            if place is None:
+                continue
+            self.asked[place] = True
+            worth = worth_of[outcome]
+            if worth is not None and model:
+                self.answered_as[model] += 1
+            if other is not None:
+                pairs, worths = found[order]
+                pairs.append(place * len(self._places) + other)
+                worths.append(np.nan if worth is None else worth if preference is None else preference)
+        said = []
+        for pairs, worths in found.values():
+            sorting = np.argsort(np.array(pairs, dtype=np.int64), kind="stable")
+            said.append(_Said(np.array(pairs, dtype=np.int64)[sorting], np.array(worths, dtype=float)[sorting]))
+        self._said = tuple(said)
+
+    def outcomes(self, ours: Places, theirs: Places) -> Floats:
+        """Places of shape (…) → (…, orders) outcomes in [0, 1] of ours, NaN where the judge said nothing.
+
+        Two orders where the judge was asked about one of these pairs in both, one where in one, or of ratings.
         Of these alone: others may have been asked otherwise, by another run or by `judge-eval`.
         """
-        return 2 if any(len(self._verdicts.get(pair, ())) > 1 for pair in pairs) else 1
-
-    def outcomes(self, pairs: Sequence[Pair]) -> Floats:
-        """(pairs, orders) outcomes in [0, 1] of (ours, theirs), NaN where the judge said nothing."""
-        orders = self.orders(pairs)
-        found = [self._outcomes(ours, theirs, orders) for ours, theirs in pairs]
-        return np.array(found).reshape(len(found), orders)
-
-    def _outcomes(self, ours: str, theirs: str, orders: int) -> list[float]:
+        known = (ours >= 0) & (theirs >= 0)
         if self.pointwise:
-            if ours not in self._ratings or theirs not in self._ratings:
-                return [np.nan]
-            return [0.5 + 0.5 * float(np.sign(self._ratings[ours] - self._ratings[theirs]))]
-        given = self._verdicts.get((ours, theirs), {})
-        if orders == 1:
-            return list(given.values()) or [np.nan]
-        return [given.get(order, np.nan) for order in ("ab", "ba")]
+            gap = self.ratings[ours] - self.ratings[theirs]
+            return np.where(known, 0.5 + 0.5 * np.sign(gap), np.nan)[..., None]
+        pairs = np.where(known, ours * len(self._places) + theirs, -1)
+        (ab, asked_ab), (ba, asked_ba) = (said.of(pairs) for said in self._said)
+        if (asked_ab & asked_ba).any():
+            return np.stack([ab, ba], axis=-1)
+        return np.where(asked_ab, ab, ba)[..., None]

@@ -2,6 +2,8 @@
 
 from dadpo_bench.scoring.intervals import (
     Difference,
+    all_bootstrap_means,
+    all_paired_differences,
     bootstrap_counts,
     bootstrap_means,
     holm,
@@ -17,12 +19,14 @@ from dadpo_bench.scoring.outcomes import (
     standard_error,
     win_tie_loss,
 )
-from dadpo_bench.scoring.summary import Summary, loses_clearly, summarise
+from dadpo_bench.scoring.summary import Summary, loses_clearly, summarise, summary_of
 
 __all__ = [
     "Difference",
     "Shares",
     "Summary",
+    "all_bootstrap_means",
+    "all_paired_differences",
     "bootstrap_counts",
     "bootstrap_means",
     "flip_rate",
@@ -35,5 +39,6 @@ __all__ = [
     "sign_flip_p",
     "standard_error",
     "summarise",
+    "summary_of",
     "win_tie_loss",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,13 @@ from dadpo_bench.scoring.outcomes import Floats, nanmean
 
 Counts = NDArray[np.int16]
 
+Alternative = Literal["two-sided", "less"]
+
 _EXACT = 12
-"""Up to so many prompts the sign-flip test enumerates all flips."""
+"""Up to so many prompts that differ the sign-flip test enumerates all flips."""
+
+_FLIPS = 10_000
+"""Flips that it draws where there are more."""
 
 _CHUNK = 2_000_000
 """Resampled numbers held at once: 16 MB."""
@@ -33,40 +40,61 @@ def bootstrap_counts(prompts: int, draws: int, seed: int) -> Counts:
 
 
 def bootstrap_means(outcomes: Floats, counts: Counts, seed: int) -> Floats:
-    """(seeds, prompts) outcomes → (draws,) resampled means in the outcomes' unit.
+    """(seeds, prompts) outcomes → (draws,) resampled means in the outcomes' unit: `all_bootstrap_means` of one."""
+    return all_bootstrap_means([outcomes], counts, seed)[0]
+
+
+def all_bootstrap_means(outcomes: Sequence[Floats], counts: Counts, seed: int) -> list[Floats]:
+    """Outcomes (seeds, prompts) of several contestants on the same prompts → of each (draws,) resampled means.
 
     Crossed: seeds and prompts are resampled independently, the same prompts under every seed. As in the
     estimate, a prompt's outcome is the mean over the drawn seeds that scored it and every scored prompt weighs
     the same, however many seeds scored it. A draw of NaNs alone is NaN.
     """
-    seeds, draws = outcomes.shape[0], counts.shape[0]
-    drawn = np.ones((draws, 1)) if seeds == 1 else bootstrap_counts(seeds, draws, seed + 1).astype(float)
-    known = ~np.isnan(outcomes)
-    values, present = np.where(known, outcomes, 0.0), known.astype(float)
-    # Where every seed scored the same prompts, two small products do; the mean of cells is that of prompts.
-    balanced = bool((known == known[:1]).all())
-    means = np.empty(draws)
-    step = max(1, _CHUNK // max(1, outcomes.shape[1]))
+    draws, prompts = counts.shape
+    known = [~np.isnan(given) for given in outcomes]
+    # Where every seed scored the same prompts, one product for all does; the mean of cells is that of prompts.
+    even = [k for k, there in enumerate(known) if (there == there[:1]).all()]
+    drawn = {k: _drawn_seeds(len(given), draws, seed) for k, given in enumerate(outcomes)}
+    means = [np.empty(draws) for _ in outcomes]
+    ends = np.cumsum([len(outcomes[k]) for k in even])
+    values = np.concatenate([np.where(known[k], outcomes[k], 0.0) for k in even] or [np.zeros((0, prompts))])
+    present = np.stack([known[k][0] for k in even] or [np.zeros(prompts)], axis=1).astype(float)
+    step = max(1, _CHUNK // max(1, prompts))
     for start in range(0, draws, step):
         rows = slice(start, start + step)
         weights = counts[rows].astype(float)
-        if balanced:
-            total = ((weights @ values.T) * drawn[rows]).sum(1)
-            weight = ((weights @ present.T) * drawn[rows]).sum(1)
-        else:
-            scored_by = drawn[rows] @ present
-            weights[scored_by == 0] = 0
-            by_prompt = (drawn[rows] @ values) / np.maximum(scored_by, 1)
-            total, weight = (weights * by_prompt).sum(1), weights.sum(1)
-        means[rows] = np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
+        totals, weight = weights @ values.T, weights @ present
+        for place, k in enumerate(even):
+            own = totals[:, ends[place] - len(outcomes[k]) : ends[place]]
+            means[k][rows] = _ratio((own * drawn[k][rows]).sum(1), weight[:, place] * drawn[k][rows].sum(1))
+        for k in set(range(len(outcomes))) - set(even):
+            scored_by = drawn[k][rows] @ known[k].astype(float)
+            by_prompt = (drawn[k][rows] @ np.where(known[k], outcomes[k], 0.0)) / np.maximum(scored_by, 1)
+            counted = np.where(scored_by == 0, 0.0, weights)
+            means[k][rows] = _ratio((counted * by_prompt).sum(1), counted.sum(1))
     return means
+
+
+def _drawn_seeds(seeds: int, draws: int, seed: int) -> Floats:
+    return np.ones((draws, 1)) if seeds == 1 else bootstrap_counts(seeds, draws, seed + 1).astype(float)
+
+
+def _ratio(total: Floats, weight: Floats) -> Floats:
+    ratio: Floats = np.divide(total, weight, out=np.full(len(total), np.nan), where=weight > 0)
+    return ratio
 
 
 def interval(outcomes: Floats, counts: Counts, seed: int) -> tuple[float, float] | None:
     """(seeds, prompts) → 95 % percentile interval of the mean, per cent; None under two scored prompts."""
+    return interval_of(outcomes, bootstrap_means(outcomes, counts, seed))
+
+
+def interval_of(outcomes: Floats, means: Floats) -> tuple[float, float] | None:
+    """As `interval`, of resampled means that are at hand."""
     if (~np.isnan(outcomes).all(0)).sum() < 2:
         return None
-    return _percentiles(bootstrap_means(outcomes, counts, seed))
+    return _percentiles(means)
 
 
 def _percentiles(means: Floats) -> tuple[float, float]:
@@ -90,7 +118,7 @@ def paired_difference(
     counts: Counts,
     *,
     seed: int,
-    alternative: Literal["two-sided", "less"] = "two-sided",
+    alternative: Alternative = "two-sided",
 ) -> Difference | None:
     """Two (seeds, prompts) outcomes of the same prompts → their difference; None under two shared prompts.
 
@@ -113,28 +141,79 @@ def paired_difference(
     return Difference(100 * float(by_prompt[shared].mean()), *_percentiles(means), p_value, int(shared.sum()))
 
 
-def sign_flip_p(
-    gaps: Floats, *, seed: int, draws: int = 10_000, alternative: Literal["two-sided", "less"] = "two-sided"
-) -> float:
+def all_paired_differences(
+    outcomes: Sequence[Floats], means: Sequence[Floats], counts: Counts, *, seed: int
+) -> dict[tuple[int, int], Difference | None]:
+    """`paired_difference` of every two contestants, first less second, from their `all_bootstrap_means`.
+
+    Resampled means and flipped sums are linear in outcomes, so where contestants were scored on the same prompts
+    by as many seeds, those of a difference are differences of theirs: one product serves all pairs.
+    """
+    alike: dict[Any, list[int]] = defaultdict(list)
+    for k, given in enumerate(outcomes):
+        known = ~np.isnan(given)
+        even = bool((known == known[:1]).all())
+        alike[(len(given), known[0].tobytes()) if even else k].append(k)
+    found: dict[tuple[int, int], Difference | None] = {}
+    for together in alike.values():
+        if len(together) > 1:
+            scored = ~np.isnan(outcomes[together[0]][0])
+            by_prompt = np.stack([outcomes[k].mean(0)[scored] for k in together])
+            if scored.sum() >= 2:
+                tests = _all_sign_flips(by_prompt, seed=seed)
+                for (one, other), p_value in tests.items():
+                    gap = by_prompt[one] - by_prompt[other]
+                    one, other = together[one], together[other]
+                    low, high = _percentiles(means[one] - means[other])
+                    found[one, other] = Difference(100 * float(gap.mean()), low, high, p_value, int(scored.sum()))
+    for one, other in combinations(range(len(outcomes)), 2):
+        if (one, other) not in found:
+            found[one, other] = paired_difference(outcomes[one], outcomes[other], counts, seed=seed)
+    return found
+
+
+def _all_sign_flips(by_prompt: Floats, *, seed: int) -> dict[tuple[int, int], float]:
+    """(contestants, prompts) → the two-sided `sign_flip_p` of every two."""
+    sums = _flipped_sums(by_prompt.T, _FLIPS, seed)
+    found = {}
+    for one, other in combinations(range(len(by_prompt)), 2):
+        gaps = by_prompt[one] - by_prompt[other]
+        if np.count_nonzero(gaps) <= _EXACT:
+            found[one, other] = sign_flip_p(gaps, seed=seed)
+        else:
+            found[one, other] = _sampled_p(sums[:, one] - sums[:, other], gaps, "two-sided")
+    return found
+
+
+def sign_flip_p(gaps: Floats, *, seed: int, draws: int = _FLIPS, alternative: Alternative = "two-sided") -> float:
     """p-value of mean(gaps) = 0 by flipping signs: exact for few gaps, else sampled with the +1 correction."""
-    gaps = gaps[gaps != 0]
-    if not len(gaps):
+    if np.count_nonzero(gaps) > _EXACT:
+        return _sampled_p(_flipped_sums(gaps[:, None], draws, seed)[:, 0], gaps, alternative)
+    moving = gaps[gaps != 0]
+    if not len(moving):
         return 1.0
-    exact = len(gaps) <= _EXACT
-    if exact:
-        bits = np.arange(2 ** len(gaps))[:, None] >> np.arange(len(gaps)) & 1
-    else:
-        bits = np.random.default_rng(seed).integers(0, 2, (draws, len(gaps)), dtype=np.int8)
-    step = max(1, _CHUNK // len(gaps))
-    flipped = np.concatenate([(2.0 * bits[i : i + step] - 1.0) @ gaps for i in range(0, len(bits), step)])
-    observed = gaps.sum()
+    bits = np.arange(2 ** len(moving))[:, None] >> np.arange(len(moving)) & 1
+    return _as_extreme((2.0 * bits - 1.0) @ moving, gaps, alternative) / len(bits)
+
+
+def _flipped_sums(columns: Floats, draws: int, seed: int) -> Floats:
+    """(prompts, contestants) → (draws, contestants) sums under random signs of the prompts, the same for all."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // len(columns))
+    chunks = (rng.integers(0, 2, (min(step, draws - done), len(columns)), np.int8) for done in range(0, draws, step))
+    return np.concatenate([(2.0 * bits - 1.0) @ columns for bits in chunks])
+
+
+def _sampled_p(flipped: Floats, gaps: Floats, alternative: Alternative) -> float:
+    return (_as_extreme(flipped, gaps, alternative) + 1) / (len(flipped) + 1)
+
+
+def _as_extreme(flipped: Floats, gaps: Floats, alternative: Alternative) -> int:
     # The slack keeps rounding from deciding ties.
     slack = 1e-9 * np.abs(gaps).sum()
     if alternative == "less":
-        extreme = int((flipped <= observed + slack).sum())
-    else:
-        extreme = int((np.abs(flipped) >= abs(observed) - slack).sum())
-    return extreme / len(flipped) if exact else (extreme + 1) / (draws + 1)
+        return int((flipped <= gaps.sum() + slack).sum())
+    return int((np.abs(flipped) >= abs(gaps.sum()) - slack).sum())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

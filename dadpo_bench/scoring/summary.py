@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dadpo_bench.scoring.intervals import Counts, interval
+from dadpo_bench.scoring.intervals import Counts, bootstrap_means, interval_of
 from dadpo_bench.scoring.outcomes import (
     Floats,
     flip_rate,
@@ -31,6 +31,10 @@ class Summary:
     standard_error: float | None
     ci_low: float | None
     ci_high: float | None
+    n_wins: int
+    """Prompts whose outcome is above ½; `n_draws` at ½, `n_wins_base` below."""
+    n_wins_base: int
+    n_draws: int
     win_share: float | None
     tie_share: float | None
     loss_share: float | None
@@ -53,6 +57,11 @@ def summarise(orders: Floats, counts: Counts, *, seed: int) -> Summary:
 
     `counts` are the shared bootstrap draws over the same prompts.
     """
+    return summary_of(orders, bootstrap_means(prompt_outcomes(orders), counts, seed))
+
+
+def summary_of(orders: Floats, means: Floats) -> Summary:
+    """As `summarise`, of resampled means of the prompt outcomes that are at hand."""
     by_seed = prompt_outcomes(orders)
     by_prompt = nanmean(by_seed, 0)
     scored = int((~np.isnan(by_prompt)).sum())
@@ -62,11 +71,14 @@ def summarise(orders: Floats, counts: Counts, *, seed: int) -> Summary:
         "prompts": scored,
         "unscored": int((known_orders == 0).sum()),
         "half_scored": int((known_orders == 1).sum()) if orders.shape[-1] == 2 else 0,
+        "n_wins": int((by_prompt > 0.5).sum()),
+        "n_wins_base": int((by_prompt < 0.5).sum()),
+        "n_draws": int((by_prompt == 0.5).sum()),
     }
     if not scored:
         return Summary(**{**cells, **dict.fromkeys(_RATES)}, per_seed=())
     shares = win_tie_loss(by_prompt)
-    bounds = interval(by_seed, counts, seed)
+    bounds = interval_of(by_seed, means)
     return Summary(
         **cells,
         win_rate=100 * float(np.nanmean(by_prompt)),

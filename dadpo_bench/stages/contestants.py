@@ -8,11 +8,10 @@ from typing import Any
 from sqlalchemy import select
 
 from dadpo_bench.judging.canaries import CANARIES
-from dadpo_bench.recipe import essence
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
-from dadpo_bench.store.rows import response_row, to_response
+from dadpo_bench.store.rows import contestant_row, response_row, to_response
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Prompt, content_key
 
@@ -27,18 +26,10 @@ def enter(
     model_key: str,
 ) -> str:
     """Note a contestant; returns its key, which its settings and seed are part of."""
-    key = content_key("contestant", protocol_key, name, kind, seed, essence(settings))
-    row = schema.Contestant(
-        key=key,
-        protocol_key=protocol_key,
-        name=name,
-        kind=kind,
-        seed=seed,
-        settings=dict(settings),
-        model_key=model_key,
-    )
+    row = contestant_row(protocol_key, name, kind, seed, settings, model_key)
     with bench.store.write() as session:
-        session.merge(row)
+        session.merge(schema.Contestant(**row))
+    key: str = row["key"]
     return key
 
 

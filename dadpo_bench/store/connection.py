@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -244,8 +244,11 @@ def _migrate(store: Store, *, create: bool) -> None:
         command.upgrade(_alembic(connection), "head")
 
 
-def upgrade(where: str) -> Store:
-    """Open a store, a published one of an older version too: that is written anew. Raises as `open_store`."""
+def upgrade(where: str, again: Callable[[Store], None]) -> Store:
+    """Open a store, a published one of an older version too: that is written anew. Raises as `open_store`.
+
+    `again` does again what an older version computed, of a published store before it is written.
+    """
     path = store_file(where)
     if path is not None and path.is_file():
         with _plainly(where):
@@ -257,8 +260,12 @@ def upgrade(where: str) -> Store:
                 with closing(sqlite3.connect(working)) as raw:
                     raw.execute("PRAGMA application_id=0")
                 with closing(open_store(str(working))) as store:
+                    again(store)
                     publish(store, path)
-    return open_store(where, create=False)
+    store = open_store(where, create=False)
+    if not store.published:
+        again(store)
+    return store
 
 
 def _is_current(published: Path) -> bool:

@@ -9,9 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from dadpo_bench.recipe import essence
+from dadpo_bench.scoring.texts import looks
 from dadpo_bench.store import schema
 from dadpo_bench.tasks import Task
-from dadpo_bench.types import Prompt, Reply, Response, Sampling
+from dadpo_bench.types import Prompt, Reply, Response, Sampling, content_key
 
 T = TypeVar("T")
 _CHUNK = 500
@@ -23,6 +25,19 @@ def insert_missing(session: Session, table: type[schema.Base], rows: Iterable[Ma
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
     for chunk in chunks(list(rows)):
         session.execute(insert(table).on_conflict_do_nothing(), [dict(row) for row in chunk])
+
+
+def upsert(session: Session, table: type[schema.Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows; those whose primary key is there are replaced."""
+    insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table)
+    columns = table.__table__.columns
+    statement = statement.on_conflict_do_update(
+        index_elements=[column.name for column in columns if column.primary_key],
+        set_={column.name: statement.excluded[column.name] for column in columns if not column.primary_key},
+    )
+    for chunk in chunks(rows):
+        session.execute(statement, [dict(row) for row in chunk])
 
 
 def chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
@@ -77,6 +92,8 @@ def response_row(
         "prompt_key": response.prompt.key,
         "sampling": sampling.model_dump(mode="json") if sampling else {},
         "replies": [reply.model_dump(mode="json") for reply in response.replies],
+        "cut": response.cut,
+        **looks([reply.text for reply in response.replies])._asdict(),
     }
 
 
@@ -89,3 +106,18 @@ def to_prompt(row: schema.Prompt, id: str = "", category: str = "") -> Prompt:
 def to_response(row: schema.Response, prompt: Prompt) -> Response:
     """A stored response as the bench speaks of it."""
     return Response(prompt=prompt, replies=tuple(Reply.model_validate(reply) for reply in row.replies))
+
+
+def contestant_row(
+    protocol_key: str, name: str, kind: str, seed: int | None, settings: Mapping[str, Any], model_key: str
+) -> dict[str, Any]:
+    """How a contestant is stored, under a key that its settings and seed are part of."""
+    return {
+        "key": content_key("contestant", protocol_key, name, kind, seed, essence(settings)),
+        "protocol_key": protocol_key,
+        "name": name,
+        "kind": kind,
+        "seed": seed,
+        "settings": dict(settings),
+        "model_key": model_key,
+    }

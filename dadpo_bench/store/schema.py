@@ -125,10 +125,17 @@ class Response(Base):
     key: Mapped[str] = mapped_column(Key, primary_key=True)
     batch_key: Mapped[str] = mapped_column(Key, index=True)
     model_key: Mapped[str] = mapped_column(Key)
-    """A model's key, or `canary:NAME`."""
+    """A model's key, or who else wrote it: `canary:NAME`, or the hash of an imported contestant's name."""
     prompt_key: Mapped[str] = mapped_column(ForeignKey("prompts.key"))
     sampling: Mapped[dict[str, Any]]
     replies: Mapped[list[Any]]
+    characters: Mapped[int]
+    grams: Mapped[int]
+    """Word 4-grams; see `scoring.texts`."""
+    repeated: Mapped[int]
+    """Of these, the ones that it had said before."""
+    cut: Mapped[bool]
+    """Whether a reply was cut by the token limit."""
 
 
 class Signal(Base):
@@ -161,7 +168,7 @@ class Contestant(Base):
     protocol_key: Mapped[str] = mapped_column(ForeignKey("protocols.key"), index=True)
     name: Mapped[str] = mapped_column(String(200))
     kind: Mapped[str] = mapped_column(String(20))
-    """`teacher`, `student`, `method` or `canary`."""
+    """`teacher`, `student`, `method` or `canary`; `baseline` or `entrant` where nobody was trained."""
     seed: Mapped[int | None]
     """None where training seeds do not apply."""
     settings: Mapped[dict[str, Any]]

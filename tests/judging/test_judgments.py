@@ -2,14 +2,18 @@
 
 import json
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
 from dadpo_bench.judging.comparisons import orders_of
-from dadpo_bench.judging.judgments import Judgments
+from dadpo_bench.judging.judgments import Judgments, places
 from dadpo_bench.leaderboard import render
 from dadpo_bench.store import open_store, schema
 from tests.judges.scripted_server import Act, says, serving
@@ -36,19 +40,25 @@ def test_one_drawn_order_costs_half_and_is_said(tiny_recipe: Path, tmp_path: Pat
     assert drawn.count("| sft | ") > 0
 
 
-def test_other_pairs_asked_in_both_orders_leave_none_half_scored() -> None:
-    def verdict(ours: str, order: str) -> schema.Verdict:
-        pair = {"contestant_response": ours, "baseline_response": "theirs"}
-        return schema.Verdict(judge_key="j", order=order, outcome="win", preference=None, resolved_model="m", **pair)
+def test_other_pairs_asked_in_both_orders_leave_none_half_scored(tmp_path: Path) -> None:
+    place = places(["drawn", "canary", "theirs"])
+    with closing(open_store(str(tmp_path / "x.sqlite3"))) as store, Session(store.engine) as session:
+        session.execute(text("PRAGMA foreign_keys=OFF"))
+        for ours, order in (("drawn", "ba"), ("canary", "ab"), ("canary", "ba")):
+            pair = {"contestant_response": ours, "baseline_response": "theirs", "order": order}
+            session.add(schema.Verdict(judge_key="j", outcome="win", asked=datetime.now(UTC), **pair))
+        session.flush()
+        said = Judgments(session, schema.Judge(key="j", kind="pairwise"), place)
+        session.rollback()
 
-    class Stored:
-        def scalars(self, _: Any) -> list[schema.Verdict]:
-            return [verdict("drawn", "ba"), verdict("canary", "ab"), verdict("canary", "ba")]
+    def outcomes(*pairs: tuple[str, str]) -> Any:
+        at = np.array([[place.get(key, -1) for key in pair] for pair in pairs], dtype=np.int64).reshape(-1, 2)
+        return said.outcomes(at[:, 0], at[:, 1])
 
-    said = Judgments(Stored(), schema.Judge(key="j", kind="pairwise"), {"drawn", "canary"})  # type: ignore[arg-type]
-    assert said.outcomes([("drawn", "theirs")]).tolist() == [[1.0]]
-    assert said.outcomes([("canary", "theirs")]).tolist() == [[1.0, 1.0]]
-    assert said.outcomes([]).shape == (0, 1)
+    assert outcomes(("drawn", "theirs")).tolist() == [[1.0]]
+    assert outcomes(("canary", "theirs")).tolist() == [[1.0, 1.0]]
+    assert np.isnan(outcomes(("theirs", "drawn"), ("canary", "nobody"))).all()
+    assert outcomes().shape == (0, 1)
 
 
 def test_the_drawn_order_is_decided_by_the_responses_and_fair() -> None:

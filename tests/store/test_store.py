@@ -273,6 +273,7 @@ def judged(tmp_path: Path) -> Iterator[Store]:
             session, schema.Judge, [{"key": "j", "name": "j", "kind": "pointwise", "proxy": False, "identity": {}}]
         )
         response = {"batch_key": "b", "model_key": "m", "prompt_key": "p", "sampling": {}, "replies": []}
+        response |= {"characters": 0, "grams": 0, "repeated": 0, "cut": False}
         insert_missing(session, schema.Response, [{"key": key, **response} for key in ("r", "s")])
     yield store
     store.close()

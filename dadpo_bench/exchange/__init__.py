@@ -1,0 +1,27 @@
+"""In and out: other programs' files as contestants, verdicts and ratings of the store, and back.
+
+One module a family of formats; each speaks in parcels and knows no store. `stored` puts parcels into one and takes
+them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dadpo_bench import registry
+from dadpo_bench.errors import UserError
+from dadpo_bench.exchange import alpaca_eval
+from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
+
+__all__ = ["FORMATS", "Format", "JudgedBy", "Judgment", "Parcel", "Wanted", "format_named"]
+
+FORMATS: Mapping[str, Format] = {
+    "alpaca-eval-annotations": alpaca_eval.ANNOTATIONS,
+}
+
+
+def format_named(name: str) -> Format:
+    """Raises `UserError` with near names where there is none."""
+    if name not in FORMATS:
+        raise UserError(registry.unknown("format", name, sorted(FORMATS)))
+    return FORMATS[name]

@@ -1,0 +1,65 @@
+"""What files of other programs hold, in the bench's own words: a task, responses, and what judges said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from dadpo_bench.tasks import Task
+from dadpo_bench.types import JsonObject, Order, Prompt, Rating, Response, Verdict
+
+
+class Judgment(NamedTuple):
+    """What a judge said of one contestant's response to a prompt."""
+
+    contestant: str
+    prompt: str
+    """Its key."""
+    said: Verdict | Rating
+    order: Order = "ab"
+    """Which response a pairwise judge saw first; says nothing of a rating."""
+
+
+class JudgedBy(NamedTuple):
+    """Everything that one judge said."""
+
+    name: str
+    """As boards show it."""
+    kind: Literal["pairwise", "pointwise"]
+    identity: JsonObject
+    """All that is known to decide its verdicts: its key is made of it."""
+    judgments: Sequence[Judgment]
+
+
+class Parcel(NamedTuple):
+    """Contestants on one task, against one baseline."""
+
+    task: Task
+    responses: Mapping[str, Mapping[str, Response]]
+    """By contestant's name and prompt's key; the baseline's among them."""
+    baseline: str = ""
+    """Whom verdicts compare with; empty where responses are only rated."""
+    judged: Sequence[JudgedBy] = ()
+    remarks: Sequence[str] = ()
+    """Where what was read anew differs from what the file says."""
+
+
+class Wanted(NamedTuple):
+    """What a person says of files that do not say it themselves."""
+
+    task: str | None = None
+    """The task's name, where the files' format has no better one."""
+    prompts: Sequence[Prompt] = ()
+    """The task's prompts, where the files name them by id or leave out their categories and references."""
+
+
+class Format(NamedTuple):
+    """A file format, both ways."""
+
+    summary: str
+    """One line for `--help`."""
+    read: Callable[[Sequence[Path], Wanted], Parcel]
+    """Raises `UserError` by file and line where it is malformed."""
+    write: Callable[[Parcel], Iterator[tuple[str, Any]]]
+    """(file name, its records), .json files one list and .jsonl files a record a line."""

@@ -1,0 +1,21 @@
+"""Open boards: contestants that no recipe trained (imported, or evaluated as they are), on one task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dadpo_bench.types import content_key
+
+_OPEN = "open"
+
+
+def open_protocol(task: str, baseline: str) -> dict[str, Any]:
+    """The protocol's row: who answers the same task against the same baseline may be compared."""
+    name = f"{task}, against {baseline}" if baseline else task
+    settings = {_OPEN: {"task": task, "baseline": baseline}}
+    return {"key": content_key("open", task, baseline), "name": name[:200], "settings": settings}
+
+
+def is_open(settings: dict[str, Any]) -> bool:
+    """Whether a protocol's settings are an open board's, not a recipe's."""
+    return _OPEN in settings
