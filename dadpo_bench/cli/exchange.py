@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dadpo_bench.cli.options import STORE, JsonOption, StoreOption
+from dadpo_bench.cli.options import STORE, JsonOption, StoreOption, relative
 
 _FORMATS = "alpaca-eval-annotations"
 
@@ -49,6 +49,36 @@ def import_(
         console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def export(
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {_FORMATS}.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("export"),
+    task: Annotated[str | None, typer.Option(help="Which task; may be left out where the store has one.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Which judge's words; every one's where left out.")] = None,
+    contestant: Annotated[list[str] | None, typer.Option(help="Whom; everybody where left out.")] = None,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a store's responses and verdicts as other programs read them; `import` reads them back.
+
+    Example: dadpo-bench export alpaca-eval-annotations --task alpaca_eval_2 --out annotations
+    """
+    from dadpo_bench.exchange import format_named
+    from dadpo_bench.exchange.files import write_files
+    from dadpo_bench.exchange.stored import gather
+    from dadpo_bench.store import open_store
+
+    chosen = format_named(format)
+    with closing(open_store(store, create=False)) as opened:
+        parcel = gather(opened, task=task, judge=judge, contestants=contestant or ())
+    written = write_files(out, chosen.write(parcel))
+    if as_json:
+        typer.echo(json.dumps([str(path) for path in written], indent=1))
+        return
+    for path in written:
+        typer.echo(f"wrote {relative(path)}")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("import")(import_)
+    app.command("export")(export)

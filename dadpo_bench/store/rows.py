@@ -55,14 +55,15 @@ def save_prompts(session: Session, prompts: Iterable[Prompt]) -> None:
 def save_task(session: Session, task: Task) -> None:
     """Keep a task with its prompts and their labels."""
     save_prompts(session, task.prompts)
-    row = {"key": task.key, "name": task.name, "domain": task.domain, "split": task.split}
+    key = task.key
+    row = {"key": key, "name": task.name, "domain": task.domain, "split": task.split}
     insert_missing(session, schema.Task, [row])
     insert_missing(
         session,
         schema.TaskPrompt,
         (
             {
-                "task_key": task.key,
+                "task_key": key,
                 "position": i,
                 "prompt_key": p.key,
                 "prompt_id": p.id,
