@@ -12,7 +12,10 @@ from rich.console import Console
 
 from dadpo_bench.cli.options import STORE, JsonOption, StoreOption, relative
 
-_FORMATS = "alpaca-eval-annotations"
+_FORMATS = (
+    "alpaca-eval-outputs, alpaca-eval-annotations, mt-bench-answers, mt-bench-judgments, arena-hard-answers, "
+    "arena-hard-judgments, jsonl"
+)
 
 
 def import_(

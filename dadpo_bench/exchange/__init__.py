@@ -10,13 +10,19 @@ from collections.abc import Mapping
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
-from dadpo_bench.exchange import alpaca_eval
+from dadpo_bench.exchange import alpaca_eval, arena_hard, mt_bench, own
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
 
 __all__ = ["FORMATS", "Format", "JudgedBy", "Judgment", "Parcel", "Wanted", "format_named"]
 
 FORMATS: Mapping[str, Format] = {
+    "alpaca-eval-outputs": alpaca_eval.OUTPUTS,
     "alpaca-eval-annotations": alpaca_eval.ANNOTATIONS,
+    "mt-bench-answers": mt_bench.ANSWERS,
+    "mt-bench-judgments": mt_bench.JUDGMENTS,
+    "arena-hard-answers": arena_hard.ANSWERS,
+    "arena-hard-judgments": arena_hard.JUDGMENTS,
+    "jsonl": own.JSONL,
 }
 
 

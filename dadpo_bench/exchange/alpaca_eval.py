@@ -1,4 +1,4 @@
-"""AlpacaEval's files: annotations of one contestant each, by `alpaca_eval` 0.6."""
+"""AlpacaEval's files, as `alpaca_eval` 0.6 writes them: outputs, and annotations of one contestant each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.recipe import explain
-from dadpo_bench.records import read_records
+from dadpo_bench.exchange.reading import Record, records
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Order, Outcome, Prompt, Reply, Response, Verdict
 
@@ -30,11 +29,14 @@ _ROUNDED = 1e-6
 """Published preferences keep ten digits: what differs by more was computed otherwise."""
 
 
-class _Annotation(BaseModel):
-    """A record; what else it holds is not kept."""
+class _Output(Record):
+    instruction: str = Field(min_length=1)
+    output: str
+    generator: str = Field(min_length=1)
+    dataset: str | None = None
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
+class _Annotation(Record):
     instruction: str = Field(min_length=1)
     output_1: str
     generator_1: str = Field(min_length=1)
@@ -48,7 +50,7 @@ class _Annotation(BaseModel):
     raw_completion: Any = None
 
 
-def read(paths: Sequence[Path], wanted: Wanted) -> Parcel:
+def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Annotations of any number of contestants against one baseline.
 
     A preference is read anew from the raw completion where that holds log-probs; the stored one counts where not.
@@ -59,30 +61,25 @@ def read(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     judgments: dict[str, list[Judgment]] = defaultdict(list)
     baselines: set[str] = set()
     other: list[str] = []
-    for path in paths:
-        for place, record in read_records(path, "AlpacaEval annotations"):
-            try:
-                found = _Annotation.model_validate(record)
-            except ValidationError as error:
-                raise UserError(f"{place}: no AlpacaEval annotation ({explain(error, '')})") from error
-            if found.preference is not None and not (found.preference == 0 or 1 <= found.preference <= 2):
-                raise UserError(f"{place}: preference {found.preference:g} is neither 0 nor from 1 to 2")
-            baselines.add(found.generator_1)
-            if len(baselines) > 1:
-                raise UserError(f"{place}: another baseline ({' and '.join(sorted(baselines))}); import them apart")
-            prompt = Prompt(id=found.instruction[:_ID], turns=(found.instruction,), category=found.dataset or "")
-            prompt = prompts.setdefault(prompt.key, prompt)
-            if prompt.key in responses[found.generator_2]:
-                raise UserError(f"{place}: a second annotation of '{found.generator_2}' on the same instruction")
-            for name, text in ((found.generator_1, found.output_1), (found.generator_2, found.output_2)):
-                response = Response(prompt=prompt, replies=(Reply(text=text),))
-                if responses[name].setdefault(prompt.key, response).text != text:
-                    raise UserError(f"{place}: '{name}' answered the same instruction otherwise before")
-            verdict, remark = _verdict(found)
-            if remark:
-                other.append(f"{place}: {remark}")
-            order = _order(found.instruction)
-            judgments[found.annotator].append(Judgment(found.generator_2, prompt.key, verdict, order))
+    for place, found in records(paths, _WHAT, {"annotator": _Annotation}):
+        if found.preference is not None and not (found.preference == 0 or 1 <= found.preference <= 2):
+            raise UserError(f"{place}: preference {found.preference:g} is neither 0 nor from 1 to 2")
+        baselines.add(found.generator_1)
+        if len(baselines) > 1:
+            raise UserError(f"{place}: another baseline ({' and '.join(sorted(baselines))}); import them apart")
+        prompt = _prompt(found.instruction, found.dataset)
+        prompt = prompts.setdefault(prompt.key, prompt)
+        if prompt.key in responses[found.generator_2]:
+            raise UserError(f"{place}: a second annotation of '{found.generator_2}' on the same instruction")
+        for name, text in ((found.generator_1, found.output_1), (found.generator_2, found.output_2)):
+            response = Response(prompt=prompt, replies=(Reply(text=text),))
+            if responses[name].setdefault(prompt.key, response).text != text:
+                raise UserError(f"{place}: '{name}' answered the same instruction otherwise before")
+        verdict, remark = _verdict(found)
+        if remark:
+            other.append(f"{place}: {remark}")
+        order = _order(found.instruction)
+        judgments[found.annotator].append(Judgment(found.generator_2, prompt.key, verdict, order))
     if not baselines:
         raise UserError(f"{', '.join(map(str, paths))}: no annotation")
     baseline = baselines.pop()
@@ -97,6 +94,11 @@ def read(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     )
 
 
+def _prompt(instruction: str, dataset: str | None) -> Prompt:
+    return Prompt(id=instruction[:_ID], turns=(instruction,), category=dataset or "")
+
+
+_WHAT = "AlpacaEval"
 _CALLED = "alpaca-eval-annotations"
 _ID = 200
 """Characters of an instruction that serve as its prompt's id."""
@@ -148,7 +150,7 @@ def _from_logprobs(raw: Any, order: Order) -> float | None:
     return 3 - preference if order == "ab" else preference
 
 
-def write(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def write_annotations(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """One file a contestant and annotator, as `alpaca_eval` writes them; verdicts of a drawn order alone are whole."""
     for judge in parcel.judged:
         if judge.kind != "pairwise":
@@ -173,8 +175,8 @@ def write(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
                     "raw_completion": _raw(said.raw),
                 }
             )
-        for contestant, records in by_contestant.items():
-            yield f"{judge.name}/{contestant}.json", records
+        for contestant, rows in by_contestant.items():
+            yield f"{judge.name}/{contestant}.json", rows
 
 
 def _raw(text: str) -> Any:
@@ -184,4 +186,43 @@ def _raw(text: str) -> Any:
         return text
 
 
-ANNOTATIONS = Format("AlpacaEval: a judge's preferences between contestants and the baseline (.json)", read, write)
+def read_outputs(paths: Sequence[Path], wanted: Wanted) -> Parcel:
+    """Outputs of any number of contestants, the prompts' own order and data set kept."""
+    prompts: dict[str, Prompt] = {}
+    responses: dict[str, dict[str, Response]] = defaultdict(dict)
+    for place, found in records(paths, _WHAT, {"generator": _Output}):
+        prompt = _prompt(found.instruction, found.dataset)
+        prompt = prompts.setdefault(prompt.key, prompt)
+        if prompt.key in responses[found.generator]:
+            raise UserError(f"{place}: a second output of '{found.generator}' to the same instruction")
+        responses[found.generator][prompt.key] = Response(prompt=prompt, replies=(Reply(text=found.output),))
+    if not responses:
+        raise UserError(f"{', '.join(map(str, paths))}: no output")
+    name = wanted.task or next((_TASKS[who] for who in responses if who in _TASKS), "alpaca_eval_2")
+    baseline = next((who for who in responses if _TASKS.get(who) == name), "")
+    return Parcel(Task(name=name, domain="out", split="heldout", prompts=tuple(prompts.values())), responses, baseline)
+
+
+def write_outputs(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """One file a contestant; of a conversation the turns and the replies stand under each other."""
+    for name, given in parcel.responses.items():
+        yield (
+            f"{name}.json",
+            [
+                {
+                    "instruction": "\n\n".join(response.prompt.turns),
+                    "output": response.text,
+                    "generator": name,
+                    "dataset": response.prompt.category,
+                }
+                for response in given.values()
+            ],
+        )
+
+
+ANNOTATIONS = Format(
+    "AlpacaEval: a judge's preferences between contestants and the baseline (.json)",
+    read_annotations,
+    write_annotations,
+)
+OUTPUTS = Format("AlpacaEval: what contestants answered (.json)", read_outputs, write_outputs)

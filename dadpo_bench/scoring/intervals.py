@@ -198,10 +198,9 @@ def sign_flip_p(gaps: Floats, *, seed: int, draws: int = _FLIPS, alternative: Al
 
 def _flipped_sums(columns: Floats, draws: int, seed: int) -> Floats:
     """(prompts, contestants) → (draws, contestants) sums under random signs of the prompts, the same for all."""
-    rng = np.random.default_rng(seed)
+    bits = np.random.default_rng(seed).integers(0, 2, (draws, len(columns)), dtype=np.int8)
     step = max(1, _CHUNK // len(columns))
-    chunks = (rng.integers(0, 2, (min(step, draws - done), len(columns)), np.int8) for done in range(0, draws, step))
-    return np.concatenate([(2.0 * bits - 1.0) @ columns for bits in chunks])
+    return np.concatenate([(2.0 * bits[i : i + step] - 1.0) @ columns for i in range(0, draws, step)])
 
 
 def _sampled_p(flipped: Floats, gaps: Floats, alternative: Alternative) -> float:

@@ -1,0 +1,279 @@
+"""MT-Bench's files, as FastChat writes them: questions, answers, single-answer judgments."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from dadpo_bench.counts import counted
+from dadpo_bench.errors import UserError
+from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
+from dadpo_bench.exchange.reading import Record, records
+from dadpo_bench.tasks import Task
+from dadpo_bench.types import Prompt, Rating, Reply, Response
+
+_WHAT = "MT-Bench"
+_TASK = "mt_bench"
+_JUDGED = "mt-bench-judgments"
+_RATING = (re.compile(r"\[\[(\d{1,4}(?:\.\d{0,6})?)\]\]"), re.compile(r"\[(\d{1,4}(?:\.\d{0,6})?)\]"))
+"""FastChat reads the first `[[number]]`, and the first `[number]` where there is none."""
+_UNREAD = -1
+"""FastChat's score of a judgment that it could not read."""
+
+
+class _Question(Record):
+    question_id: str
+    turns: tuple[str, ...] = Field(min_length=1)
+    category: str = ""
+    reference: tuple[str, ...] = ()
+
+
+class _Choice(Record):
+    turns: tuple[str, ...] = Field(min_length=1)
+
+
+class _Answer(Record):
+    question_id: str
+    model_id: str = Field(min_length=1)
+    choices: tuple[_Choice, ...] = Field(min_length=1)
+
+
+class _Judgment(Record):
+    question_id: str
+    model: str = Field(min_length=1)
+    judge: tuple[str, ...] = Field(min_length=1)
+    """The judge model, and the name of the prompt that it was asked by."""
+    user_prompt: str = ""
+    judgment: str
+    score: float
+    turn: int = Field(ge=1, le=9)
+
+
+class _Read(NamedTuple):
+    questions: dict[str, Prompt]
+    answers: dict[tuple[str, str], tuple[str, ...]]
+    """By model and question: the reply to each turn."""
+    judgments: dict[tuple[str, str, str], dict[int, tuple[str, _Judgment]]]
+    """By judge, model and question, then by turn; the place first."""
+
+
+def _read(paths: Sequence[Path], wanted: Wanted) -> _Read:
+    kinds: Mapping[str, type[Record]] = {"choices": _Answer, "judgment": _Judgment, "turns": _Question}
+    found = _Read({p.id: p for p in wanted.prompts}, {}, defaultdict(dict))
+    for place, record in records(paths, _WHAT, kinds):
+        if isinstance(record, _Question):
+            found.questions[record.question_id] = Prompt(
+                id=record.question_id, turns=record.turns, category=record.category, reference=record.reference
+            )
+        elif isinstance(record, _Answer):
+            given = found.answers.setdefault((record.model_id, record.question_id), record.choices[0].turns)
+            if given != record.choices[0].turns:
+                raise UserError(f"{place}: '{record.model_id}' answered question {record.question_id} otherwise before")
+        elif isinstance(record, _Judgment):
+            turns = found.judgments[record.judge[0], record.model, record.question_id]
+            if record.turn in turns:
+                raise UserError(f"{place}: turn {record.turn} was judged before, at {turns[record.turn][0]}")
+            turns[record.turn] = place, record
+    return found
+
+
+def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
+    """Answers of any number of models. Their questions come with them (question.jsonl), or are the task's."""
+    found = _read(paths, wanted)
+    responses: dict[str, dict[str, Response]] = defaultdict(dict)
+    for (model, question), turns in found.answers.items():
+        prompt = _question(found.questions, question)
+        responses[model][prompt.key] = _response(prompt, turns, f"'{model}', question {question}")
+    if not responses:
+        raise UserError(f"{', '.join(map(str, paths))}: no answer")
+    return Parcel(_task(wanted, found.questions.values()), responses)
+
+
+def _question(questions: Mapping[str, Prompt], id: str) -> Prompt:
+    if id not in questions:
+        raise UserError(f"question {id} is unknown: name MT-Bench's question.jsonl among the files")
+    return questions[id]
+
+
+def _response(prompt: Prompt, turns: Sequence[str], whose: str) -> Response:
+    if len(turns) != len(prompt.turns):
+        raise UserError(f"{whose}: {counted(len(turns), 'replies')} to {counted(len(prompt.turns), 'turns')}")
+    return Response(prompt=prompt, replies=tuple(Reply(text=text) for text in turns))
+
+
+def _task(wanted: Wanted, prompts: Any) -> Task:
+    return Task(name=wanted.task or _TASK, domain="out", split="heldout", prompts=tuple(prompts))
+
+
+def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
+    """Single-answer judgments, with answers and questions where those are among the files.
+
+    Without them a conversation is what the judge was shown. A rating is read anew from the judge's words; the stored
+    one counts. A response of which one turn could not be read is unscored.
+    """
+    found = _read(paths, wanted)
+    responses: dict[str, dict[str, Response]] = defaultdict(dict)
+    judged: dict[str, list[Judgment]] = defaultdict(list)
+    prompts: dict[str, Prompt] = {p.key: p for p in found.questions.values()}
+    other: list[str] = []
+    for (judge, model, question), turns in found.judgments.items():
+        response = _judged_response(found, model, question, turns)
+        prompts.setdefault(response.prompt.key, response.prompt)
+        responses[model][response.prompt.key] = response
+        judged[judge].append(Judgment(model, response.prompt.key, _rating(response, turns)))
+        other += _differences(turns)
+    if not judged:
+        raise UserError(f"{', '.join(map(str, paths))}: no judgment")
+    asked = {key for given in responses.values() for key in given}
+    remarks = [f"{counted(len(other), 'ratings')} read from the judge's words differ from the stored ones", *other[:5]]
+    return Parcel(
+        _task(wanted, (p for key, p in prompts.items() if found.questions or key in asked)),
+        responses,
+        judged=[
+            JudgedBy(name, "pointwise", {"imported": _JUDGED, "judge": name}, said) for name, said in judged.items()
+        ],
+        remarks=remarks if other else (),
+    )
+
+
+def _judged_response(found: _Read, model: str, question: str, turns: Mapping[int, tuple[str, _Judgment]]) -> Response:
+    whose = f"'{model}', question {question}"
+    shown = {turn: record.user_prompt for turn, (_, record) in sorted(turns.items())}
+    if (model, question) in found.answers:
+        return _response(_question(found.questions, question), found.answers[model, question], whose)
+    conversation = _shown(shown)
+    if conversation is None:
+        raise UserError(f"{whose}: the judge's prompt shows no answer; name the model's answer file among the files")
+    said, replies = conversation
+    prompt = Prompt(id=question, turns=said)
+    known = found.questions.get(question)
+    if known is not None and known.turns[: len(said)] == said:
+        prompt = known
+    return _response(prompt, replies, whose)
+
+
+_FIRST = re.compile(r"\[Question\]\n(.*?)\n\n\[The Start of ", re.DOTALL)
+_ANSWER = ("[The Start of Assistant's Answer]\n", "\n[The End of Assistant's Answer]")
+_USER, _ASSISTANT = "### User:\n", "\n\n### Assistant A:\n"
+_LATER = ("<|The Start of Assistant A's Conversation with User|>\n\n", "\n\n<|The End of Assistant A's Conversation")
+
+
+def _shown(prompts: Mapping[int, str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """(the user's turns, the replies) as FastChat's prompts of both turns show them; None where they do not.
+
+    The first turn's text bounds the second's: what looks like a mark within an answer is none.
+    """
+    first = _FIRST.search(prompts.get(1, ""))
+    reply = _between(prompts.get(1, ""), *_ANSWER)
+    if first is None or reply is None or set(prompts) - {1, 2}:
+        return None
+    if 2 not in prompts:
+        return (first[1],), (reply,)
+    before = f"{_USER}{first[1]}{_ASSISTANT}{reply}\n\n{_USER}"
+    conversation = _between(prompts[2], _LATER[0], _LATER[1])
+    if conversation is None or not conversation.startswith(before) or _ASSISTANT not in conversation[len(before) :]:
+        return None
+    asked, _, answered = conversation[len(before) :].partition(_ASSISTANT)
+    return (first[1], asked), (reply, answered)
+
+
+def _between(text: str, start: str, end: str) -> str | None:
+    _, opened, rest = text.partition(start)
+    inner, closed, _ = rest.rpartition(end)
+    return inner if opened and closed else None
+
+
+def _rating(response: Response, turns: Mapping[int, tuple[str, _Judgment]]) -> Rating:
+    said = [record for _, (_, record) in sorted(turns.items())]
+    kept = {"raw": json.dumps([record.model_dump(mode="json") for record in said], ensure_ascii=False)}
+    missing = [n for n in range(1, len(response.replies) + 1) if n not in turns]
+    if missing:
+        return Rating(value=None, reason=f"turn {missing[0]} was not judged", **kept)
+    unread = next((record for record in said if record.score == _UNREAD), None)
+    if unread is not None:
+        return Rating(value=None, reason=f"unparsable (turn {unread.turn})", **kept)
+    values = tuple(record.score for record in said)
+    return Rating(value=fmean(values), by_turn=values, **kept)
+
+
+def _differences(turns: Mapping[int, tuple[str, _Judgment]]) -> Iterator[str]:
+    for place, record in turns.values():
+        found = next((match for pattern in _RATING if (match := pattern.search(record.judgment))), None)
+        anew = float(found[1]) if found else _UNREAD
+        if anew != record.score:
+            yield f"{place}: {record.score:g} is stored, {anew:g} follows from the judge's words"
+
+
+def write_answers(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The questions, and one file of answers a model."""
+    yield from _questions(parcel)
+    for model, given in parcel.responses.items():
+        yield (
+            f"model_answer/{model}.jsonl",
+            [
+                {
+                    "question_id": _number(response.prompt.id),
+                    "model_id": model,
+                    "choices": [{"index": 0, "turns": [reply.text for reply in response.replies]}],
+                }
+                for response in given.values()
+            ],
+        )
+
+
+def _questions(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    fields = {"category": "category", "turns": "turns", "reference": "reference"}
+    rows = [
+        {"question_id": _number(p.id), **{name: getattr(p, own) for own, name in fields.items() if getattr(p, own)}}
+        for p in parcel.task.prompts
+    ]
+    yield "question.jsonl", rows
+
+
+def _number(id: str) -> int | str:
+    return int(id) if id.isdecimal() and len(id) < 10 else id
+
+
+def write_judgments(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Questions and answers, and one file of judgments a judge; of our own judges, without the judge's prompt."""
+    rated = [judge for judge in parcel.judged if judge.kind == "pointwise"]
+    if rated:
+        yield from write_answers(parcel)
+    for judge in rated:
+        rows: list[dict[str, Any]] = []
+        for judgment in judge.judgments:
+            response = parcel.responses[judgment.contestant][judgment.prompt]
+            rows += _turns(judge.name, judgment, response.prompt.id)
+        yield f"model_judgment/{judge.name}_single.jsonl", rows
+
+
+def _turns(judge: str, judgment: Judgment, question: str) -> Iterator[dict[str, Any]]:
+    said = judgment.said
+    assert isinstance(said, Rating)
+    try:
+        stored = [_Judgment.model_validate(record) for record in json.loads(said.raw)]
+    except (ValueError, TypeError, RecursionError):
+        stored = []
+    if stored:
+        for record in stored:
+            yield {**record.model_dump(mode="json"), "question_id": _number(question)}
+        return
+    values = said.by_turn or (() if said.value is None else (said.value,))
+    for turn, value in enumerate(values or (_UNREAD,), 1):
+        who = {"question_id": _number(question), "model": judgment.contestant, "judge": [judge, "dadpo-bench"]}
+        yield {**who, "user_prompt": "", "judgment": said.raw, "score": value, "turn": turn}
+
+
+ANSWERS = Format("MT-Bench: answers and questions of FastChat (.jsonl)", read_answers, write_answers)
+JUDGMENTS = Format(
+    "MT-Bench: single-answer judgments of FastChat; answers and questions may be among the files (.jsonl)",
+    read_judgments,
+    write_judgments,
+)

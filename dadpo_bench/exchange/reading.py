@@ -1,0 +1,43 @@
+"""Records of several files, checked by a pydantic model each, with the place to name where one is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dadpo_bench.errors import UserError
+from dadpo_bench.recipe import explain
+from dadpo_bench.records import read_records
+
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    """A record of another program's file; what else it holds is not kept."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+
+def records(paths: Sequence[Path], what: str, kinds: Mapping[str, type[R]]) -> Iterator[tuple[str, R]]:
+    """(place, record) of every file; `kinds` tells a record's kind by a field that only it has.
+
+    Raises `UserError` for a file that cannot be read, a record of no kind, or one that is not as its kind should be.
+    """
+    for path in paths:
+        for place, record in read_records(path, what):
+            names = set(record) if isinstance(record, dict) else set()
+            kind = next((kind for field, kind in kinds.items() if field in names), None)
+            if kind is None:
+                raise UserError(f"{place}: nothing of {what} (a record has one of: {', '.join(kinds)})")
+            yield place, checked(kind, record, place, what)
+
+
+def checked(kind: type[R], record: Any, place: str, what: str) -> R:
+    """The record as its kind reads it; raises `UserError` with the place."""
+    try:
+        return kind.model_validate(record)
+    except ValidationError as error:
+        raise UserError(f"{place}: nothing of {what} ({explain(error, '')})") from error
