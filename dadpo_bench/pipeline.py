@@ -452,7 +452,7 @@ def _score(run: _Run) -> None:
     save_scores(run.bench.store, run.plan.protocol_key, run.judge.key)
     settings = {name: run.plan.recipe.method_settings(name) for name in run.plan.trained}
     write_board(run.bench.store)
-    write_cards(run.bench, run.plan.protocol_key, run.judge.key, settings, run.models)
+    write_cards(run.bench, run.plan.protocol_key, run.judge.key, settings, run.models, run.plan.train_task)
 
 
 _STAGES: dict[Stage, Callable[[_Run], None]] = {
