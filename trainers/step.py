@@ -57,6 +57,8 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.model = model
         self.precision = precision
+        # What accelerate's FSDP shards apart: without it a step would gather all weights at once.
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
 
     def forward(self, stream: Stream, read: Read | None = None) -> Tensor:
         """As of `Policy`."""
