@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from dadpo_bench.judging.comparisons import (
     tell_unscored,
 )
 from dadpo_bench.leaderboard import write_board
-from dadpo_bench.models import find, frozen, tokenizer_key, training
+from dadpo_bench.models import chat_tokenizer, find, frozen, tokenizer_key, training
 from dadpo_bench.models.loading import identity
 from dadpo_bench.models.memory import peak_bytes
 from dadpo_bench.progress import Owed
@@ -332,23 +333,34 @@ def _student_responses(run: _Run) -> None:
 
 
 def _signals(run: _Run) -> None:
-    needed = {signal for entry in run.plan.on_pairs for signal in entry.signals}
+    readers = [name for name, entry in run.plan.entries.items() if entry.data == "pairs" and entry.signals]
+    needed = {signal for name in readers for signal in run.plan.entries[name].signals}
+    # What is longer every method leaves out, so nobody would read its signals.
+    longest = max((run.plan.recipe.method_settings(name).get("max_tokens", math.inf) for name in readers), default=0)
     for (seed, split), examples in run.pairs.items():
-        scored = [Scored(e.prompt, e.chosen, e.rejected) for e in examples if e.rejected is not None]
-        sources = {"reference": (run.models[FIRST, seed], training()), "teacher": (run.teacher, frozen())}
-        found: dict[str, list[Pair]] = {}
+        student = run.models[FIRST, seed]
+        tokenizer = chat_tokenizer(str(student.directory), student.chat_template)
+        scored: dict[int, Scored] = {}
+        for i, e in enumerate(examples):
+            if e.rejected is not None:
+                pair = tokenizer.branching(e.prompt, [e.chosen, e.rejected], sampled=run.sampled)
+                if pair.tokens <= longest:
+                    scored[i] = Scored(e.prompt, e.chosen, e.rejected)
+        sources = {"reference": (student, training()), "teacher": (run.teacher, frozen())}
+        found: dict[str, dict[int, Pair]] = {}
         for name, (model, precision) in sources.items():
             if name in needed:
-                found[name] = collect_signals(
+                pairs = collect_signals(
                     run.bench,
                     model,
-                    scored,
+                    list(scored.values()),
                     precision,
                     sampled=run.sampled,
                     label=f"{name} signals, seed {seed}{_of(split)}",
                 )
+                found[name] = dict(zip(scored, pairs, strict=True))
         run.pairs[seed, split] = [
-            e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items()}})
+            e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items() if i in pairs}})
             for i, e in enumerate(examples)
         ]
 
@@ -440,7 +452,7 @@ def _score(run: _Run) -> None:
     save_scores(run.bench.store, run.plan.protocol_key, run.judge.key)
     settings = {name: run.plan.recipe.method_settings(name) for name in run.plan.trained}
     write_board(run.bench.store)
-    write_cards(run.bench, run.plan.protocol_key, run.judge.key, settings, run.models)
+    write_cards(run.bench, run.plan.protocol_key, run.judge.key, settings, run.models, run.plan.train_task)
 
 
 _STAGES: dict[Stage, Callable[[_Run], None]] = {

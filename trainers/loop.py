@@ -24,7 +24,7 @@ from trainers.adapters import adapted
 from trainers.checkpoint import TrainingState, save_model
 from trainers.config import TrainConfig
 from trainers.preflight import lines, preflight
-from trainers.step import Lessons, Objective, PolicyModel, Step
+from trainers.step import Drawing, Lessons, Objective, PolicyModel, Step
 
 _PATIENCE = InitProcessGroupKwargs(timeout=timedelta(days=1))
 """NCCL gives up after ten minutes; one process may fill a cache of teacher logits for hours while the others wait."""
@@ -45,6 +45,7 @@ class LoopMethod:
         torch.manual_seed(job.seed)
         tokenizer = chat_tokenizer(str(job.start), job.chat_template)
         objective = self._objective(config, job)
+        _check_sharding(accelerator.distributed_type, config, objective)
         lessons, dropped = _encode(objective, tokenizer, job, job.examples, config.max_tokens)
         if not lessons.examples:
             raise WorkError(f"no example of at most {config.max_tokens} tokens: nothing to train on")
@@ -61,8 +62,6 @@ class LoopMethod:
             job.say(f"left out, longer than max_tokens={config.max_tokens}: {dropped} of {all_of_them}")
         if accelerator.num_processes > 1:
             job.say(f"{accelerator.num_processes} processes")
-        if config.lora and accelerator.distributed_type is DistributedType.FSDP:
-            raise UserError("lora under FSDP is not supported: train adapters data-parallel, or all weights sharded")
         adapters = adapted(model, config.lora) if config.lora else None
         policy = PolicyModel(model, precision)
         optimiser = torch.optim.AdamW(
@@ -101,6 +100,19 @@ class LoopMethod:
             tokens=progress.tokens,
             preflight={**found, **getattr(objective, "record", {}), "dropped_examples": dropped},
         )
+
+
+def _check_sharding(how: DistributedType, config: TrainConfig, objective: Objective) -> None:
+    """Raises `UserError` for what would train something else, or fail half-way, under sharded weights."""
+    if how is DistributedType.DEEPSPEED:
+        # accelerate updates the weights within `backward`: behind each micro-batch, and before gradients are clipped.
+        raise UserError("DeepSpeed would update the weights behind every micro-batch: shard by FSDP2 instead")
+    if how is not DistributedType.FSDP:
+        return
+    if config.lora:
+        raise UserError("lora under FSDP is not supported: train adapters data-parallel, or all weights sharded")
+    if isinstance(objective, Drawing):
+        raise UserError("a policy sharded by FSDP cannot draw responses: train this method data-parallel (--multi_gpu)")
 
 
 def _encode(

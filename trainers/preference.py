@@ -49,11 +49,12 @@ class PreferenceObjective:
         self._config, self._loss, self._signals = config, loss, signals
 
     def branching(self, tokenizer: ChatTokenizer, example: Example, *, sampled: bool) -> Branching:
-        """[prompt | chosen | rejected], where every signal is there."""
+        """[prompt | chosen | rejected], where every signal is there; a pair that is left out as too long needs none."""
+        branching = pair_branching(tokenizer, example, sampled=sampled)
         missing = set(self._signals) - set(example.signals)
-        if missing:
+        if missing and branching.tokens <= self._config.max_tokens:
             raise WorkError(f"prompt {example.prompt.id}: no stored signal of {', '.join(sorted(missing))}")
-        return pair_branching(tokenizer, example, sampled=sampled)
+        return branching
 
     def weight(self, examples: Sequence[Example], targets: Sequence[int]) -> int:
         """The loss is a mean over pairs."""

@@ -6,6 +6,7 @@ batch, so how it is cut (or shared among processes) changes nothing but memory.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -55,6 +57,8 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.model = model
         self.precision = precision
+        # What accelerate's FSDP shards apart: without it a step would gather all weights at once.
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
 
     def forward(self, stream: Stream, read: Read | None = None) -> Tensor:
         """As of `Policy`."""
@@ -179,9 +183,12 @@ class Step:
         """
         policy = self.accelerator.unwrap_model(self.policy)
         if isinstance(self.objective, Drawing):
+            shares = self._shares(batch)
+            own = [lessons.examples[i] for i in shares[self.accelerator.process_index]]
             with policy.precision.autocast():
-                drawn = self.objective.draw(policy.model, [lessons.examples[i] for i in batch], number)
-            branchings = dict(enumerate(lessons.branchings)) | dict(zip(batch, drawn, strict=True))
+                drawn = gather_object(self.objective.draw(policy.model, own, number))
+            everybodys = zip(itertools.chain(*shares), drawn, strict=True)
+            branchings = dict(enumerate(lessons.branchings)) | dict(everybodys)
             lessons = Lessons(lessons.examples, list(branchings.values()))
         with streaming(policy.model, longest_sequence(lessons.branchings[i] for i in batch)):
             yield lessons
@@ -209,11 +216,14 @@ class Step:
 
     def _micro_batches(self, lessons: Lessons, batch: Sequence[int]) -> list[tuple[list[int], int]]:
         """This process's share in pieces, each with 1, or 0 where it only keeps step with a process that has more."""
-        limit, processes = self.config.micro_batch_tokens, self.accelerator.num_processes
-        shares = []
-        for process in range(processes):
-            own = batch[process::processes]
-            pieces = batches_by_tokens([lessons.branchings[i] for i in own], limit)
-            shares.append([[own[n] for n in piece] for piece in pieces])
-        micro = [(piece, 1) for piece in shares[self.accelerator.process_index]]
-        return micro + [([batch[0]], 0)] * (max(map(len, shares)) - len(micro))
+        cut = []
+        for own in self._shares(batch):
+            pieces = batches_by_tokens([lessons.branchings[i] for i in own], self.config.micro_batch_tokens)
+            cut.append([[own[n] for n in piece] for piece in pieces])
+        micro = [(piece, 1) for piece in cut[self.accelerator.process_index]]
+        return micro + [([batch[0]], 0)] * (max(map(len, cut)) - len(micro))
+
+    def _shares(self, batch: Sequence[int]) -> list[Sequence[int]]:
+        """The batch, shared out among the processes."""
+        processes = self.accelerator.num_processes
+        return [batch[process::processes] for process in range(processes)]

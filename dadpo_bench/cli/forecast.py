@@ -129,6 +129,6 @@ def _assumptions(setting: Setting) -> Iterator[str]:
     if setting.gpus > 1:
         yield (
             f"{setting.gpus} GPUs: training shares masters, gradients and moments out over them (FSDP), without time "
-            "for communication; sampling, scoring and pruning use one, and each draws all rollouts. "
-            "A model of it that nobody has verified"
+            "for communication; with adapters or rollouts each holds all of them and computes its share; sampling, "
+            "scoring and pruning use one. A model of it that nobody has verified"
         )

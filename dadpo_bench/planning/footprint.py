@@ -141,7 +141,6 @@ def rollouts(
     compute: int,
     *,
     teacher: Shape | None = None,
-    gpus: int = 1,
     rank: int = 0,
 ) -> Memory:
     """As `sampling`, by a policy between its optimiser steps: gradients are freed, masters, moments, teacher stay.
@@ -152,9 +151,9 @@ def rollouts(
     autocast = compute < MASTER
     casts = max(shape.head, shape.hidden * shape.intermediate) if rank else shape.linear + shape.head
     return sampling(shape, rows, prompt, new, compute)._replace(
-        weights=MASTER * shape.parameters / gpus + (compute * teacher.parameters if teacher else 0),
+        weights=MASTER * shape.parameters + (compute * teacher.parameters if teacher else 0),
         copies=compute * autocast * casts,
-        optimiser=2 * MASTER * (adapters(shape, rank) or shape.parameters) / gpus,
+        optimiser=2 * MASTER * (adapters(shape, rank) or shape.parameters),
         activations=_passing(shape, rows * prompt, MASTER, compute),
         cache=rows * (prompt + new) * 2 * shape.layers * shape.keys * MASTER,
     )

@@ -64,12 +64,11 @@ def memory_of(load: Load, shapes: Shapes, setting: Setting) -> Memory:
         case Rollouts():
             return footprint.rollouts(
                 shape,
-                load.batch_size,
+                math.ceil(load.batch_size / setting.gpus),
                 load.longest,
                 load.limit,
                 compute,
                 teacher=shapes.teacher if load.training.teacher else None,
-                gpus=setting.gpus,
                 rank=load.training.rank,
             )
         case Sample():
@@ -88,7 +87,7 @@ def memory_of(load: Load, shapes: Shapes, setting: Setting) -> Memory:
                 compute,
                 again=load.copied_share,
                 teacher=shapes.teacher if load.teacher else None,
-                gpus=setting.gpus,
+                gpus=setting.gpus if load.shardable else 1,
                 recompute=load.recompute,
                 rank=load.rank,
             )
@@ -107,13 +106,13 @@ def flops_of(load: Load, shapes: Shapes) -> float:
 def seconds_of(load: Load, shapes: Shapes, setting: Setting) -> float:
     """By FLOPs; where replies are sampled, by what every new token reads of memory, if that takes longer."""
     hardware, reached = setting.hardware, setting.utilisation
-    gpus = setting.gpus if isinstance(load, Train) else 1
+    gpus = setting.gpus if isinstance(load, Train | Rollouts) else 1
     computing = flops_of(load, shapes) / (hardware.flops * reached * gpus)
     if not isinstance(load, Sample):
         return computing
     shape = shapes.of(load.model)
     batches = math.ceil(load.examples / load.batch_size)
-    rows = load.examples / batches
+    rows = load.examples / batches / gpus
     held = rows * (load.prompt + load.reply / 2) * 2 * shape.layers * shape.keys
     weights, cached = _moved(load, hardware.compute)
     # A batch is sampled until its longest reply ends.

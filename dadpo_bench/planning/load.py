@@ -213,6 +213,11 @@ class Train(Reading):
         return (2 if self.rank else 3) + self.recompute
 
     @property
+    def shardable(self) -> bool:
+        """Whether masters, gradients and moments can be shared out: the trainer refuses to shard the others."""
+        return not (self.rank or self.rollouts)
+
+    @property
     def copied_share(self) -> float:
         """Of tokens whose keys are copied: prompts, and continuations behind the first."""
         return 0.0 if self.replies < 2 else (self.prompt + self.reply) / (self.prompt + 2 * self.reply)

@@ -8,8 +8,10 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from dadpo_bench import registry
+from dadpo_bench.counts import counted
 from dadpo_bench.leaderboard import escape, number, sections, table
 from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.tasks import Task
 
 
 def write_cards(
@@ -18,6 +20,7 @@ def write_cards(
     judge_key: str,
     settings: Mapping[str, Mapping[str, Any]],
     models: Mapping[tuple[str, int], LocalModel],
+    learnt: Task,
 ) -> None:
     """Write `README.md` into the directory of every model, by contestant and seed; `settings` by contestant."""
     with bench.store.read() as session:
@@ -28,6 +31,11 @@ def write_cards(
             library_name="transformers", pipeline_tag="text-generation", tags=["dadpo-bench", method.name]
         )
         lines = ["---", data.to_yaml(), "---", f"# {name}, seed {seed}", "", f"{method.summary}. {method.source}.", ""]
+        responses = "the teacher's responses" + " and the dSFT student's own" * (method.data == "pairs")
+        if method.rollouts:
+            responses = "its own responses, scored by the teacher,"
+        prompts = counted(len(learnt.prompts), "prompts")
+        lines += [f"Trained on {responses} to {prompts} of {escape(learnt.name)}, split {learnt.split}.", ""]
         chosen = {k: v for k, v in settings[name].items() if k != "method"}
         lines += [*table(("setting", "value"), [(k, escape(str(v))) for k, v in chosen.items()]), ""]
         for board in boards:

@@ -120,7 +120,7 @@ def test_a_policys_cache_is_that_which_its_rollouts_fill(
 
 def test_between_steps_a_policy_holds_all_of_its_training_but_gradients_and_activations() -> None:
     shapes = paper_shapes("vicuna-7b-pruned20")
-    sizes: dict[str, Any] = {"teacher": shapes.teacher, "gpus": 2, "rank": 0}
+    sizes: dict[str, Any] = {"teacher": shapes.teacher, "rank": 0}
     step = footprint.training(shapes.student, 1536, 512, 2, **sizes)
     drawing = footprint.rollouts(shapes.student, 8, 200, 64, 2, **sizes)
     assert (drawing.weights, drawing.optimiser, drawing.gradients) == (step.weights, step.optimiser, 0)

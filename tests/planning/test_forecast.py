@@ -63,7 +63,7 @@ def test_rollouts_that_do_not_fit_are_advised_to_be_shorter_or_trained_by_adapte
     advice = forecast_of(load, shapes, H100._replace(hardware=hardware)).remedies
     for remedy in ("max_new_tokens=", "lora={rank: 16}: adapters are trained, not all weights"):
         assert any(r.startswith(f"methods.on_policy_kd.{remedy}") for r in advice)
-    assert "--gpus 2" in advice
+    assert "--gpus 2" in advice  # each draws half of the batch
 
 
 def test_frozen_weights_are_cast_for_every_token_of_a_rollout() -> None:
@@ -73,4 +73,16 @@ def test_frozen_weights_are_cast_for_every_token_of_a_rollout() -> None:
     adapted = replace(load, training=replace(load.training, rank=16))
     # Four bytes read, two written, two read again in place of two, of weights alone.
     assert 3.5 < seconds_of(adapted, shapes, H100) / seconds_of(load, shapes, H100) < 4
-    assert seconds_of(load, shapes, H100) == seconds_of(load, shapes, H100._replace(gpus=8))
+
+
+def test_what_the_trainer_refuses_to_shard_is_planned_whole_on_each_gpu() -> None:
+    shapes = paper_shapes("vicuna-7b-pruned20")
+    whole = paper_loads("vicuna-7b-pruned20")["train/dadpo"]
+    drawing = paper_loads("vicuna-7b-pruned20", "on_policy_kd")
+    learning, rollouts = drawing["train/on_policy_kd"], drawing["train/on_policy_kd's rollouts"]
+    assert isinstance(whole, Train)
+    for load in (replace(whole, rank=16), learning, rollouts):
+        one, four = (memory_of(load, shapes, H100._replace(gpus=gpus)) for gpus in (1, 4))
+        assert (four.weights, four.optimiser) == (one.weights, one.optimiser)
+        alone, together = (seconds_of(load, shapes, H100._replace(gpus=gpus)) for gpus in (1, 4))
+        assert alone / 4 <= together < alone  # of a rollout every GPU reads the weights for every token

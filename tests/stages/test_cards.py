@@ -15,6 +15,10 @@ def test_a_card_stands_beside_every_checkpoint_and_a_dry_run_writes_none(
     assert len(cards) == 2
     card = cards[0].read_text()
     assert "# dadpo, seed 0" in card
+    where = "to 6 prompts of training, split train."
+    assert f"Trained on the teacher's responses and the dSFT student's own {where}" in card
+    assert f"Trained on the teacher's responses {where}" in cards[1].read_text()
+    assert "- teacher: " in card
     assert "| beta_teacher | 0.1 |" in card
     assert "Win rate against the teacher" in card
     for path in (folder.parent, tiny_models[0].parent, tiny_models[1].parent):

@@ -1,5 +1,7 @@
 """What every method is given to begin with: the model it trains, its examples, its signals."""
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from sqlalchemy import select
 
 from dadpo_bench import pipeline
 from dadpo_bench.engine import LocalEngine
-from dadpo_bench.models import precision
+from dadpo_bench.models import chat_tokenizer, precision
 from dadpo_bench.pipeline import Plan, make_plan
 from dadpo_bench.planning import estimate
 from dadpo_bench.progress import silent
@@ -16,6 +18,7 @@ from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import Store, open_store, schema
+from dadpo_bench.types import Prompt
 
 
 def plan(recipe: Path, *contestants: str) -> Plan:
@@ -66,3 +69,27 @@ def test_only_signals_that_are_read_are_scored_and_estimated(
     costs = {cost.stage: cost for cost in estimate(asked, str(tmp_path / "none.sqlite3"))}
     assert costs[str(Stage.student_responses)].items == pairs
     assert bool(costs[str(Stage.signals)].tokens) == bool(scorers)
+
+
+def test_a_pair_that_every_method_leaves_out_is_not_scored_and_counted_by_each(
+    tiny_recipe: Path, tiny_models: tuple[Path, Path], store: Store
+) -> None:
+    tokenizer = chat_tokenizer(str(tiny_models[1]))
+    longer, longest = (Prompt(id=f"{n} times", turns=("Name three colours. " * n,)) for n in (6, 12))
+    with (tiny_recipe.parent / "training.jsonl").open("a") as file:
+        file.writelines(json.dumps({"id": p.id, "turns": list(p.turns)}) + "\n" for p in (longer, longest))
+    # A pair adds 2 to 16 tokens to its prompt, so the longer one is too long for dpo alone.
+    room = len(tokenizer.prompt_ids(longer.messages()))
+    assert len(tokenizer.prompt_ids(longest.messages())) > room + 16
+    limits = [f"methods.dpo.max_tokens={room}", f"methods.dadpo.max_tokens={room + 16}"]
+    asked = make_plan(load_recipe(str(tiny_recipe), limits), ("dpo", "dadpo"), 1)
+    pipeline.run(Bench(store, LocalEngine(), silent()), asked, {}, Stage.train)
+    with store.read() as session:
+        scored = [signal.tokens_key for signal in session.scalars(select(schema.Signal))]
+        dropped = {
+            made.settings["method"]: made.record["preflight"]["dropped_examples"]
+            for made in session.scalars(select(schema.Derivation).where(schema.Derivation.kind == "train"))
+        }
+    assert max(Counter(scored).values()) == 2  # by reference and teacher
+    assert len(scored) == 2 * 2 * 7
+    assert dropped == {"sft": 0, "dpo": 2, "dadpo": 1}

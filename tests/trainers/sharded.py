@@ -8,6 +8,7 @@ from typing import Any
 
 import accelerate
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import FSDPModule
 
 from dadpo_bench import worker
 from trainers import checkpoint, loop
@@ -26,6 +27,12 @@ class Sharding(accelerate.Accelerator):
             cpu_ram_efficient_loading=False,
         )
         self.state._shared_state["distributed_type"] = DistributedType.FSDP
+
+    def prepare(self, *given: Any) -> Any:
+        policy, *rest = super().prepare(*given)
+        layers = policy.model.get_decoder().layers
+        assert all(isinstance(layer, FSDPModule) for layer in layers), "a step would gather all weights at once"
+        return policy, *rest
 
 
 if __name__ == "__main__":

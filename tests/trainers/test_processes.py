@@ -12,9 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from dadpo_bench.engine import LocalEngine
-from dadpo_bench.errors import WorkError
+from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Checkpoint, Example, Job
 from dadpo_bench.worker import write_job
 from tests.trainers.jobs import largest_difference
@@ -41,6 +43,7 @@ def job(tiny: Path, examples: list[Example]) -> Callable[..., Told]:
             examples=examples[:3],
             settings={"learning_rate": 1e-3, "batch_size": 2, "micro_batch_tokens": 1, **settings},
             seed=3,
+            teacher=tiny,
             sampled_ids=False,
             validation=examples[:1],
             state=state,
@@ -56,9 +59,9 @@ def job(tiny: Path, examples: list[Example]) -> Callable[..., Told]:
 def train(job: Callable[..., Told]) -> Callable[..., Trained]:
     """`train(output, launch, **settings)`: the checkpoint, the metrics, what was said."""
 
-    def run(output: Path, launch: Sequence[str] = (), **settings: Any) -> Trained:
+    def run(output: Path, launch: Sequence[str] = (), method: str = "dadpo", **settings: Any) -> Trained:
         made, metrics, said = job(output, **settings)
-        return LocalEngine(launch).train("dadpo", made), metrics, said
+        return LocalEngine(launch).train(method, made), metrics, said
 
     return run
 
@@ -130,6 +133,39 @@ def test_kd_from_cached_logits_trains_in_two_processes(job: Callable[..., Told],
     LocalEngine(TWO).train("kd", made)
     assert len(metrics) == 3
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_two_processes_draw_their_shares_of_the_rollouts_and_learn_from_all(
+    job: Callable[..., Told], teacher: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for name, launch in (("one", ()), ("two", TWO)):
+        made, metrics, _ = job(tmp_path / name, max_new_tokens=8)
+        LocalEngine(launch).train("on_policy_kd", replace(made, teacher=teacher))
+        losses.append([m[k] for m in metrics for k in ("loss", "validation_loss") if k in m])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("how", "method", "settings", "why"),
+    [
+        ("DEEPSPEED", "dadpo", {}, "behind every micro-batch: shard by FSDP2"),
+        ("FSDP", "dadpo", {"lora": {"rank": 2}}, "lora under FSDP"),
+        ("FSDP", "on_policy_kd", {}, "cannot draw responses"),
+    ],
+)
+def test_what_sharding_would_spoil_is_refused_before_the_student_is_loaded(
+    how: str,
+    method: str,
+    settings: dict[str, Any],
+    why: str,
+    train: Callable[..., Trained],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType[how])
+    with pytest.raises(UserError, match=why):
+        train(tmp_path / "x", method=method, **settings)
 
 
 def test_options_that_accelerate_does_not_know_are_told(train: Callable[..., Trained], tmp_path: Path) -> None:
