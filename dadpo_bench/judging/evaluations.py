@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dadpo_bench.judging.comparisons import OpenJudge
-from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store import schema
 from dadpo_bench.types import JsonObject
+
+if TYPE_CHECKING:  # a board cites evaluations, and needs no torch for it
+    from dadpo_bench.judging.comparisons import OpenJudge
+    from dadpo_bench.stages.bench import Bench
 
 CANARY_SET = "canaries"
 """Under this name the store keeps how a judge did on them."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import krippendorff
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from dadpo_bench.scoring.intervals import bootstrap_counts
 from dadpo_bench.scoring.outcomes import Floats
@@ -103,6 +102,8 @@ def cohen_kappa(first: Floats, second: Floats) -> float | None:
     both = ~np.isnan(ours) & ~np.isnan(theirs)
     if not both.any():
         return None
+    from sklearn.metrics import cohen_kappa_score  # two seconds that most boards do not need
+
     with warnings.catch_warnings():  # one category alone: not a number, which None says
         warnings.simplefilter("ignore")
         kappa = float(cohen_kappa_score(ours[both].astype(int), theirs[both].astype(int)))
