@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dadpo_bench import scoring
-from dadpo_bench.scoring.length_control import refits
+from dadpo_bench.scoring.length_control import interval, refits
 from dadpo_bench.scoring.outcomes import Floats
 
 
@@ -71,6 +71,8 @@ class LengthBiasedBoard:
 
     contestants: int = 6
     prompts: int = 100
+    levels: tuple[float, float] = (-2.25, 1.25)
+    """c of the first and of the last contestant, logits."""
     length: float = -1.0
     """Negative: the judge likes length."""
     difficulty: float = 1.0
@@ -85,7 +87,11 @@ class LengthBiasedBoard:
     def quality(self) -> tuple[Floats, Floats, Floats]:
         """b, c and mean gap in deviations, of every contestant: the better ones are longer."""
         place = np.linspace(0, 1, self.contestants)
-        return np.linspace(*self.slopes, self.contestants), 3.5 * place - 2.25, 0.6 - 1.2 * place
+        return (
+            np.linspace(*self.slopes, self.contestants),
+            np.linspace(*self.levels, self.contestants),
+            0.6 - 1.2 * place,
+        )
 
     def truth(self) -> Floats:
         """(contestants,) population win rates at equal length, per cent, by Gauss–Hermite quadrature."""
@@ -113,20 +119,13 @@ BOARDS = {
     "6 × 100, orders agree": LengthBiasedBoard(noise=2),
     "6 × 100, slopes 0.3 to 1.5": LengthBiasedBoard(slopes=(0.3, 1.5)),
     "6 × 100, gap ~ difficulty 0.5": LengthBiasedBoard(confounded=0.5),
+    "6 × 100, few losses or wins": LengthBiasedBoard(levels=(-5, 5)),
     "4 × 100": LengthBiasedBoard(contestants=4),
     "3 × 100, no difficulty fitted": LengthBiasedBoard(contestants=3),
     "3 × 100, gap ~ difficulty 0.5": LengthBiasedBoard(contestants=3, confounded=0.5),
     "6 × 40": LengthBiasedBoard(prompts=40),
     "6 × 400": LengthBiasedBoard(prompts=400),
 }
-
-
-def on_the_logit(estimates: Floats, draws: Floats) -> Floats:
-    """(2, contestants): estimate ± 1.96 standard errors, both taken to the logit by the delta method."""
-    middle = np.log(estimates / (1 - estimates))
-    reach = 1.96 * draws.std(0, ddof=1) / (estimates * (1 - estimates))
-    bounds: Floats = 1 / (1 + np.exp(-np.stack([middle - reach, middle + reach])))
-    return bounds
 
 
 @section("length-control")
@@ -142,16 +141,14 @@ def length_control(boards: int, seed: int, *, draws: int = 200) -> list[Row]:
             fits = refits(outcomes, gaps, counts, seed=seed + number)
             raw, estimates = outcomes.mean((1, 2)), fits.win_rates
             resampled = counts @ outcomes.mean(-1).T / board.prompts
-            ends, reach = [2.5, 97.5], 1.96 * fits.draws.std(0, ddof=1)
-            for interval, centre, bounds in (
-                ("LC, percentiles", estimates, np.percentile(fits.draws, ends, axis=0)),
-                ("LC, ± 1.96 se", estimates, np.stack([estimates - reach, estimates + reach])),
-                ("LC, logit ± 1.96 se", estimates, on_the_logit(estimates, fits.draws)),
-                ("raw, percentiles", raw, np.percentile(resampled, ends, axis=0)),
+            for method, centre, bounds in (
+                ("LC", estimates, interval(fits)[1:]),
+                ("LC, percentiles of refits", estimates, np.percentile(fits.draws, [2.5, 97.5], axis=0)),
+                ("raw win rate", raw, np.percentile(resampled, [2.5, 97.5], axis=0)),
             ):
-                seen.setdefault(interval, []).append(100 * np.stack([centre, *bounds]))
-        for interval, found in seen.items():
-            rows.append(row(name, interval, board.truth(), *np.stack(found, 1)))
+                seen.setdefault(method, []).append(100 * np.stack([centre, *bounds]))
+        for method, found in seen.items():
+            rows.append(row(name, method, board.truth(), *np.stack(found, 1)))
     return rows
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dadpo_bench.scoring.intervals import Counts
-from dadpo_bench.scoring.outcomes import Floats, prompt_outcomes
+from dadpo_bench.scoring.outcomes import Floats, nanmean, prompt_outcomes
 
 CONTESTANTS_FOR_DIFFICULTY = 4
 """With fewer, a prompt's difficulty can hardly be told from the verdicts themselves: it is dropped."""
@@ -57,7 +57,7 @@ class LengthControlled:
     difficulty: bool
     """Whether the fit knew prompts' difficulty: not on a board with fewer than four contestants to fit."""
     draws: int
-    """Refits behind error and interval."""
+    """Refits behind error and interval: draws that hold a scored prompt of this contestant."""
 
 
 def length_controlled(outcomes: Floats, length_gaps: Floats, counts: Counts, *, seed: int) -> list[LengthControlled]:
@@ -71,7 +71,19 @@ def length_controlled(outcomes: Floats, length_gaps: Floats, counts: Counts, *, 
     a scored cell without a length.
     """
     fits = refits(outcomes, length_gaps, counts, seed=seed)
-    return [_summary(fits, contestant) for contestant in range(len(outcomes))]
+    drawn = (~np.isnan(fits.draws)).sum(0)
+    rates = (100 * shares for shares in (fits.win_rates, *interval(fits)))
+    columns = zip(*rates, fits.length_effects, drawn, strict=True)
+    return [
+        LengthControlled(
+            _known(rate), _known(error), _known(low), _known(high), _known(effect), fits.difficulty, int(n)
+        )
+        for rate, error, low, high, effect, n in columns
+    ]
+
+
+def _known(figure: float) -> float | None:
+    return None if np.isnan(figure) else float(figure)
 
 
 class Refits(NamedTuple):
@@ -119,22 +131,22 @@ def refits(outcomes: Floats, length_gaps: Floats, counts: Counts, *, seed: int) 
     return Refits(estimate, draws, effects, scored.astype(float), difficulty)
 
 
-def _summary(fits: Refits, contestant: int) -> LengthControlled:
-    estimate, effect = fits.win_rates[contestant], fits.length_effects[contestant]
-    draws = fits.draws[:, contestant]
-    draws = 100 * draws[~np.isnan(draws)]
-    if fits.prompts[contestant] < 2 or len(draws) < 2:
-        draws = draws[:0]
-    low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (None, None)
-    return LengthControlled(
-        None if np.isnan(estimate) else 100 * float(estimate),
-        float(draws.std(ddof=1)) if len(draws) else None,
-        None if low is None else float(low),
-        None if high is None else float(high),
-        None if np.isnan(effect) else float(effect),
-        fits.difficulty,
-        len(draws),
-    )
+def interval(fits: Refits) -> tuple[Floats, Floats, Floats]:
+    """Standard error and bounds of a 95 % interval, (contestants,) each, shares; NaN under two scored prompts or draws.
+
+    ± 1.96 standard errors on the logit scale (delta method): few refits give a deviation well and a 2.5th percentile
+    badly, and near 0 and 1, where estimates are skewed, it covers better (`benchmarks/coverage.py`).
+    """
+    p, drawn = fits.win_rates, (~np.isnan(fits.draws)).sum(0)
+    enough = (fits.prompts > 1) & (drawn > 1)
+    centred = np.where(np.isnan(fits.draws), 0, fits.draws - nanmean(fits.draws, 0))
+    error = np.where(enough, np.sqrt((centred**2).sum(0) / np.maximum(drawn - 1, 1)), np.nan)
+    # A rate of exactly 0 or 1 is a contestant's who is not fitted: it does not vary.
+    inside = enough & (p > 0) & (p < 1)
+    p = np.where(inside, p, 0.5)
+    middle, reach = np.log(p / (1 - p)), 1.96 * error / (p * (1 - p))
+    low, high = (np.where(inside, _sigmoid(middle + side), fits.win_rates) for side in (-reach, reach))
+    return error, np.where(enough, low, np.nan), np.where(enough, high, np.nan)
 
 
 class _Fit(NamedTuple):
@@ -163,8 +175,8 @@ class _Board:
         gaps = (self.gaps - centre[:, None]) * self.known
         first, second = weights @ gaps.T, weights @ (gaps**2).T
         variance = (second - first**2 / np.maximum(total, 1)) / np.maximum(total - 1, 1)
-        # Under a millionth of a character is rounding.
-        spread: Floats = np.sqrt(np.where(variance > 1e-12 * (1 + centre**2), variance, 0.0))
+        rounding = 1e-12 * (1 + np.abs(self.gaps).max(1) ** 2)
+        spread: Floats = np.sqrt(np.where(variance > rounding, variance, 0.0))
         return spread
 
     def x(self, weights: Floats) -> Floats:
