@@ -3,7 +3,7 @@
 A section is a function from (boards, seed) to rows, registered under its name; a row is one interval method on one kind
 of board, its coverage counted over boards and contestants.
 
-usage: python benchmarks/coverage.py [--section length-control …] [--boards 200] [--seed 0] [--json]
+usage: python benchmarks/coverage.py [--section length-control …] [--boards 250] [--seed 0] [--json]
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", action="append", choices=list(SECTIONS), help="only this; may be repeated")
-    parser.add_argument("--boards", type=int, default=200, help="simulated boards of each kind")
+    parser.add_argument("--boards", type=int, default=250, help="simulated boards of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

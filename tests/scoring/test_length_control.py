@@ -39,10 +39,12 @@ def test_the_rate_at_equal_length_worked_by_hand() -> None:
     assert row.length_effect == pytest.approx(-np.log(9) / 2 / np.tanh(1), abs=0.01)
 
 
-def test_without_a_difference_in_length_the_rate_is_the_raw_one() -> None:
+def test_without_a_difference_in_length_rate_and_error_are_the_raw_ones() -> None:
     outcomes, gaps = board()
-    for row, raw in zip(fitted(outcomes, np.full_like(gaps, 7.0)), 100 * outcomes.mean((1, 2)), strict=True):
-        assert row.win_rate == pytest.approx(raw, abs=1e-3)
+    for row, mine in zip(fitted(outcomes, np.full_like(gaps, 7.0), draws=400), outcomes.mean(-1), strict=True):
+        assert row.win_rate == pytest.approx(100 * mine.mean(), abs=1e-3)
+        # 400 draws know a deviation to 1/√800 = 3.5 per cent of it.
+        assert row.standard_error == pytest.approx(scoring.standard_error(mine), rel=0.12)
         assert row.length_effect is None
 
 
