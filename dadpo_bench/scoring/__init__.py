@@ -11,6 +11,10 @@ from dadpo_bench.scoring.intervals import (
     paired_difference,
     sign_flip_p,
 )
+from dadpo_bench.scoring.length_control import (
+    LengthControlled,
+    length_controlled,
+)
 from dadpo_bench.scoring.outcomes import (
     Shares,
     flip_rate,
@@ -19,10 +23,23 @@ from dadpo_bench.scoring.outcomes import (
     standard_error,
     win_tie_loss,
 )
-from dadpo_bench.scoring.summary import Summary, loses_clearly, summarise, summary_of
+from dadpo_bench.scoring.published_length_control import (
+    Coefficients,
+    published_win_rate,
+    read_coefficients,
+    read_difficulty,
+)
+from dadpo_bench.scoring.summary import (
+    Summary,
+    loses_clearly,
+    summarise,
+    summary_of,
+)
 
 __all__ = [
+    "Coefficients",
     "Difference",
+    "LengthControlled",
     "Shares",
     "Summary",
     "all_bootstrap_means",
@@ -32,10 +49,14 @@ __all__ = [
     "flip_rate",
     "holm",
     "interval",
+    "length_controlled",
     "loses_clearly",
     "nanmean",
     "paired_difference",
     "prompt_outcomes",
+    "published_win_rate",
+    "read_coefficients",
+    "read_difficulty",
     "sign_flip_p",
     "standard_error",
     "summarise",
