@@ -1,5 +1,7 @@
 """Scores: pure functions from arrays of outcomes to the figures of a board."""
 
+from dadpo_bench.scoring.bradley_terry import Rating, bradley_terry_ratings, points
+from dadpo_bench.scoring.corrected import MINIMUM_LABELS, Corrected, corrected_win_rate
 from dadpo_bench.scoring.intervals import (
     Difference,
     bootstrap_counts,
@@ -17,23 +19,55 @@ from dadpo_bench.scoring.outcomes import (
     standard_error,
     win_tie_loss,
 )
+from dadpo_bench.scoring.power import detectable_effect, power_of, prompts_needed
+from dadpo_bench.scoring.style import (
+    FEATURES,
+    STYLE_DRAWS,
+    StyleRatings,
+    TokenCounter,
+    markdown_counts,
+    style_differences,
+    style_metadata,
+    style_ratings,
+    style_vector,
+    tiktoken_counter,
+)
 from dadpo_bench.scoring.summary import Summary, loses_clearly, summarise
 
 __all__ = [
+    "FEATURES",
+    "MINIMUM_LABELS",
+    "STYLE_DRAWS",
+    "Corrected",
     "Difference",
+    "Rating",
     "Shares",
+    "StyleRatings",
     "Summary",
+    "TokenCounter",
     "bootstrap_counts",
     "bootstrap_means",
+    "bradley_terry_ratings",
+    "corrected_win_rate",
+    "detectable_effect",
     "flip_rate",
     "holm",
     "interval",
     "loses_clearly",
+    "markdown_counts",
     "nanmean",
     "paired_difference",
+    "points",
+    "power_of",
     "prompt_outcomes",
+    "prompts_needed",
     "sign_flip_p",
     "standard_error",
+    "style_differences",
+    "style_metadata",
+    "style_ratings",
+    "style_vector",
     "summarise",
+    "tiktoken_counter",
     "win_tie_loss",
 ]
