@@ -44,9 +44,9 @@ class Rating(NamedTuple):
 
     @property
     def standing(self) -> str:
-        """`rated`, `above` or `below` (unbounded), or `unlinked`."""
+        """`rated`, `above` or `below` (unbounded), or `undetermined`."""
         if np.isnan(self.rating):
-            return "unlinked"
+            return "undetermined"
         return "rated" if np.isfinite(self.rating) else ("above" if self.rating > 0 else "below")
 
     def as_data(self) -> dict[str, float | str | None]:
@@ -253,7 +253,8 @@ def fit(
 def _gradient(residual: Floats, moments: Floats, incidence: Floats) -> Floats:
     """(draws, P, cells) weighted residuals → (draws, contestants + F)."""
     if moments.shape[-1] == 1:
-        return residual.sum(-1) @ incidence
+        plain: Floats = residual.sum(-1) @ incidence
+        return plain
     sums = residual.transpose(1, 0, 2) @ moments
     return np.concatenate([sums[..., 0].T @ incidence, sums[..., 1:].sum(0)], 1)
 

@@ -135,10 +135,10 @@ def style_ratings(
     """Bradley–Terry with style covariates: logit P(first wins) = θ_first − θ_second + γ·z.
 
     `pairs`, `outcomes`, `counts` and `seed` as in `bradley_terry_ratings`; `differences` holds for each pair
-    (prompts, 4) or (seeds, prompts, 4) of `style_differences`. z is a difference over its sample deviation (n − 1) over all scored
-    comparisons, as in Arena-Hard, but not centred: a rating is then of equal style, whichever way round pairs are
-    written. Comparisons without a style (NaN) are left out. Intervals refit the first STYLE_DRAWS of `counts`,
-    crossed over seeds and prompts. Raises `ValueError` as `bradley_terry_ratings`.
+    (prompts, 4) or (seeds, prompts, 4) of `style_differences`. z is a difference over its sample deviation (n − 1)
+    over all scored comparisons, as in Arena-Hard, but not centred: a rating is then of equal style, whichever way
+    round pairs are written. Comparisons without a style (NaN) are left out. Intervals refit the first STYLE_DRAWS of
+    `counts`, crossed over seeds and prompts. Raises `ValueError` as `bradley_terry_ratings`.
     """
     scored, styles = _padded(outcomes, 0), _padded(differences, 1)
     scored = np.where(np.isnan(styles).any(-1), np.nan, scored)

@@ -112,11 +112,11 @@ def test_ratings_beyond_a_clean_sweep_are_not_invented() -> None:
 def test_who_is_not_linked_to_the_baseline_has_no_rating() -> None:
     half = [1.0, 0.0] * 10
     ratings = rate([(1, 0), (3, 2)], np.array([half, half]))
-    assert [r.standing for r in ratings] == ["rated", "rated", "unlinked", "unlinked"]
+    assert [r.standing for r in ratings] == ["rated", "rated", "undetermined", "undetermined"]
     assert ratings[2].as_data()["rating"] is None
     # Both lost everything to 1, whom 0 beats half of the time: 2 is below; of 4, whom 2 always beats, as well.
     ratings = rate([(1, 0), (1, 2), (2, 3)], np.array([half, [1.0] * 20, [0.0] * 20]))
-    assert [r.standing for r in ratings] == ["rated", "rated", "below", "unlinked"]
+    assert [r.standing for r in ratings] == ["rated", "rated", "below", "undetermined"]
 
 
 def test_one_prompt_bounds_nothing() -> None:

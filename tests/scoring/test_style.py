@@ -95,10 +95,8 @@ def board(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pairs with the baseline, outcomes, style differences, true logits; contestant 1 writes half as much again."""
     rng = np.random.default_rng(seed)
-    vectors = np.column_stack(
-        [rng.lognormal(5, 0.4, (contestants * prompts)), rng.poisson(3, (contestants * prompts, 3))]
-    )
-    vectors = vectors.reshape(contestants, prompts, 4)
+    shape = (contestants, prompts)
+    vectors = np.concatenate([rng.lognormal(5, 0.4, (*shape, 1)), rng.poisson(3, (*shape, 3))], -1)
     vectors[1, :, 0] *= 1.5
     differences = scoring.style_differences(vectors[1:], vectors[:1])
     spread = differences.reshape(-1, 4).std(0, ddof=1)
@@ -165,7 +163,7 @@ def test_a_style_that_explains_every_win_has_no_finite_worth() -> None:
     differences[0, :, 0] = difference
     found = rate(np.array([(1, 0)]), (difference > 0).astype(float)[None], differences)
     assert found.diverged == found.draws
-    assert (found.ratings[1].standing, np.isnan(found.worth[0])) == ("unlinked", True)
+    assert (found.ratings[1].standing, np.isnan(found.worth[0])) == ("undetermined", True)
 
 
 def test_several_seeds_are_averaged_and_crossed() -> None:
