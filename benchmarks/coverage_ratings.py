@@ -81,14 +81,14 @@ def paired(prompts: int, draws: int) -> Trial:
 
 
 def rating(prompts: int, draws: int, theta: float, *, star: bool) -> Trial:
-    """The last of four contestants, a tenth of the outcomes ties; the others lie at 0, 0.5 and −0.5 logits."""
+    """The last of four contestants, with ties; the others lie at 0, 0.5 and −0.5 logits."""
     logits = np.array([0.0, 0.5, -0.5, theta])
     pairs = np.array([(m, 0) for m in (1, 2, 3)] if star else [(i, j) for i in range(4) for j in range(i)])
     chances = logistic(logits[pairs[:, 0]] - logits[pairs[:, 1]])[:, None]
 
     def trial(rng: Generator) -> tuple[float, Bounds]:
         outcomes = (rng.random((len(pairs), prompts)) < chances).astype(float)
-        # Two orders with half the tie rate each way: the mean stays.
+        # A fifth are judged twice, which makes ties and leaves the mean.
         again = (rng.random(outcomes.shape) < chances).astype(float)
         outcomes = np.where(rng.random(outcomes.shape) < 0.2, (outcomes + again) / 2, outcomes)
         found = scoring.bradley_terry_ratings(pairs, outcomes, scoring.bootstrap_counts(prompts, draws, 0), seed=0)[3]
@@ -128,7 +128,8 @@ def judged(rate: float, accuracy: float, leaning: float, labelled: int) -> Trial
         truth = np.where(rng.random(800) < 0.1, 0.5, rng.random(800) < rate).astype(float)
         judge = np.where(rng.random(800) < accuracy, truth, rng.random(800) < leaning).astype(float)
         labels = np.full(800, np.nan)
-        labels[chosen] = truth[chosen := rng.permutation(800)[:labelled]]
+        chosen = rng.permutation(800)[:labelled]
+        labels[chosen] = truth[chosen]
         found = scoring.corrected_win_rate(judge, labels)
         return 100 * (0.9 * rate + 0.05), (found.low, found.high)
 
