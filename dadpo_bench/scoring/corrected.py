@@ -14,9 +14,9 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.scoring.outcomes import Floats
 
 MINIMUM_LABELS = 20
-"""Under so many the interval says nothing: 24 to 40 points wide at 20 labels, 43 to 61 at 10, 53 to 71 at 8.
+"""Under so many the interval says nothing: 24 to 40 points wide at 20 labels, 43 to 61 at 10, 51 to 71 at 8.
 
-Measured on 800 prompts by `benchmarks/coverage_ratings.py` and its like, over fifteen pairs of judge and win rate.
+Measured on 800 prompts as `benchmarks/coverage_ratings.py` does, over fifteen pairs of judge and win rate.
 Coverage is no bound: with the two pseudo-labels it is 94.5 per cent or more from 4 labels on. Without them it breaks
 where nearly all labels agree with each other or with the judge: 63 per cent at 20 labels, 82 at 50, 90 at 200.
 """
