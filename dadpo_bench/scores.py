@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from sqlalchemy import select
@@ -14,6 +14,12 @@ from dadpo_bench import scoring
 from dadpo_bench.panels import BASELINES, DRAWS, SEED, Entrant, Floats, Panel, panels
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
+
+REFITS = 200
+"""Bootstrap draws that refit length control: their deviation is the standard error."""
+
+FEW = 20
+"""Prompts under which a category has no interval."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,54 @@ class Single:
 
 
 @dataclass(frozen=True)
+class Controlled:
+    """What the win rate would be of responses as long as the baseline's; null for canaries and single answers."""
+
+    length_controlled_win_rate: float | None = None
+    length_controlled_se: float | None = None
+    """By refits in the bootstrap over prompts; null where coefficients were given."""
+    length_controlled_low: float | None = None
+    length_controlled_high: float | None = None
+    length_control: str = ""
+    """`fitted`, `fitted without difficulty` on boards of few contestants, or `given coefficients`."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Bradley–Terry over everybody on the task, the baseline at 1000, 400 points ten wins to one."""
+
+    rating: float | None = None
+    """Null where it is unbounded or undetermined: see `rating_standing`."""
+    rating_low: float | None = None
+    rating_high: float | None = None
+    """Null for an open end."""
+    rating_standing: str = ""
+    """`rated`, `above` (won all), `below` (lost all) or `undetermined`."""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The win rate that labels would give, by prediction-powered inference; null where no labels are given."""
+
+    corrected_win_rate: float | None = None
+    corrected_low: float | None = None
+    corrected_high: float | None = None
+    corrected_labels: int | None = None
+
+
+class Lens(Protocol):
+    """What else is known of a panel's contestants, by whoever asks for the board."""
+
+    def controlled(self, panel: Panel, entrant: Entrant) -> Controlled | None:
+        """A length-controlled win rate from elsewhere; None to have it fitted."""
+        ...
+
+    def corrected(self, panel: Panel, entrant: Entrant, outcomes: Floats) -> Corrected:
+        """(prompts,) outcomes of the judge → the corrected win rate, where there are labels."""
+        ...
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of a board."""
 
@@ -60,6 +114,9 @@ class Row:
     category: str | None
     """Null for the whole task."""
     summary: scoring.Summary
+    controlled: Controlled
+    rated: Rated
+    corrected: Corrected
     single: Single
     texts: Texts
     divergence: Divergence
@@ -67,20 +124,86 @@ class Row:
     def cells(self) -> dict[str, Any]:
         """The row as it is stored and printed: every column by its name."""
         who = {name: getattr(self, name) for name in ("contestant", "task", "judge", "baseline", "category")}
-        parts = (self.summary, self.single, self.texts, self.divergence)
+        parts = (self.summary, self.controlled, self.rated, self.corrected, self.single, self.texts, self.divergence)
         return {**who, **{name: value for part in parts for name, value in asdict(part).items()}}
 
 
-def rows_of(panel: Panel) -> list[Row]:
-    """Every entrant's row; but for the baseline's, rows without any judged prompt are left out."""
+def rows_of(panel: Panel, lens: Lens | None = None) -> list[Row]:
+    """Every entrant's row; but for the baseline's, rows without any judged prompt are left out.
+
+    A category of fewer than `FEW` prompts has no interval, and nothing that is fitted.
+    """
     orders = [panel.orders(entrant) for entrant in panel.entrants]
     means = resampled(orders)
-    rows = [_row(panel, *each) for each in zip(panel.entrants, orders, means, strict=True)]
+    few = panel.category is not None and len(panel.prompts) < FEW
+    controlled = {} if few else _controlled(panel, orders)
+    rated = {} if few else _rated(panel, orders, means)
+    rows = []
+    for place, entrant in enumerate(panel.entrants):
+        summary = scoring.summary_of(orders[place], means[place])
+        outcomes = scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0)
+        given = lens.controlled(panel, entrant) if lens and entrant.kind != "canary" else None
+        asked = lens is not None and entrant.kind not in (*BASELINES, "canary")
+        rows.append(
+            Row(
+                contestant=entrant.label,
+                task=panel.task.name,
+                judge=panel.judge.name,
+                baseline=_baseline(panel, entrant),
+                category=panel.category,
+                summary=replace(summary, ci_low=None, ci_high=None) if few else summary,
+                controlled=given or controlled.get(entrant.label, Controlled()),
+                rated=rated.get(entrant.label, Rated()),
+                corrected=lens.corrected(panel, entrant, outcomes) if lens and asked else Corrected(),
+                single=_single(panel, entrant),
+                texts=_texts(panel, entrant),
+                divergence=_divergence(panel, entrant),
+            )
+        )
     return [
         row
         for entrant, row in zip(panel.entrants, rows, strict=True)
         if row.summary.prompts or row.single.single_score is not None or entrant.kind in BASELINES
     ]
+
+
+def _controlled(panel: Panel, orders: Sequence[Floats]) -> dict[str, Controlled]:
+    """By label: the fit over everybody who meets the baseline, seeds averaged before it."""
+    met = [place for place, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
+    baseline = next((e for e in panel.entrants if e.kind in BASELINES), None)
+    if not met or baseline is None:
+        return {}
+    outcomes = np.stack([scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0) for place in met])
+    theirs = scoring.nanmean(panel.lengths(baseline), 0)
+    gaps = np.stack([theirs - scoring.nanmean(panel.lengths(panel.entrants[place]), 0) for place in met])
+    counts = scoring.bootstrap_counts(len(panel.prompts), REFITS, SEED)
+    fitted = scoring.length_controlled(outcomes, gaps, counts, seed=SEED)
+    return {
+        panel.entrants[place].label: Controlled(
+            found.win_rate,
+            found.standard_error,
+            found.ci_low,
+            found.ci_high,
+            "" if found.win_rate is None else "fitted" if found.difficulty else "fitted without difficulty",
+        )
+        for place, found in zip(met, fitted, strict=True)
+    }
+
+
+def _rated(panel: Panel, orders: Sequence[Floats], means: Sequence[Floats]) -> dict[str, Rated]:
+    """By label: in a star, where everybody meets the baseline alone, a rating is the logit of the mean outcome."""
+    star = [place for place, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
+    if not star or panel.baseline is None:
+        return {}
+    by_prompt = [scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0) for place in star]
+    found = scoring.star_ratings(
+        np.array([float(scoring.nanmean(given, 0)) for given in by_prompt]),
+        np.stack([means[place] for place in star], axis=1),
+        np.array([float((~np.isnan(given)).sum()) for given in by_prompt]),
+    )
+    labels = [next(e.label for e in panel.entrants if e.kind in BASELINES)]
+    labels += [panel.entrants[place].label for place in star]
+    return {label: Rated(*rating.as_data().values()) for label, rating in zip(labels, found, strict=True)}
 
 
 def resampled(orders: Sequence[Floats]) -> list[Floats]:
@@ -92,20 +215,6 @@ def resampled(orders: Sequence[Floats]) -> list[Floats]:
         counts = scoring.bootstrap_counts(prompts, DRAWS, SEED)
         means |= zip(same, scoring.all_bootstrap_means([outcomes[k] for k in same], counts, SEED), strict=True)
     return [means[k] for k in range(len(outcomes))]
-
-
-def _row(panel: Panel, entrant: Entrant, orders: Floats, means: Floats) -> Row:
-    return Row(
-        contestant=entrant.label,
-        task=panel.task.name,
-        judge=panel.judge.name,
-        baseline=_baseline(panel, entrant),
-        category=panel.category,
-        summary=scoring.summary_of(orders, means),
-        single=_single(panel, entrant),
-        texts=_texts(panel, entrant),
-        divergence=_divergence(panel, entrant),
-    )
 
 
 def _baseline(panel: Panel, entrant: Entrant) -> str:

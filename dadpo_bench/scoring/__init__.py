@@ -4,6 +4,7 @@ from dadpo_bench.scoring.bradley_terry import (
     Rating,
     bradley_terry_ratings,
     points,
+    star_ratings,
 )
 from dadpo_bench.scoring.corrected import (
     MINIMUM_LABELS,
@@ -100,6 +101,7 @@ __all__ = [
     "read_difficulty",
     "sign_flip_p",
     "standard_error",
+    "star_ratings",
     "style_differences",
     "style_metadata",
     "style_ratings",

@@ -120,6 +120,19 @@ def ratings(
     return tuple(Rating(*row) for row in (ANCHOR + SCALE * np.stack([estimate, low, high], 1)).tolist())
 
 
+def star_ratings(means: Floats, drawn: Floats, games: Floats) -> tuple[Rating, ...]:
+    """As `bradley_terry_ratings` where everybody meets the baseline alone, of means that are at hand.
+
+    `means` (K,) outcomes of contestants 1 to K against the baseline, contestant 0, in [0, 1] and NaN unscored;
+    `drawn` (draws, K) their resampled means; `games` (K,) scored prompts. Returns K + 1 ratings.
+    """
+    pairs = np.stack([np.arange(1, len(means) + 1), np.zeros(len(means), dtype=int)], axis=1)
+    with np.errstate(divide="ignore"):
+        estimate, logits = (np.log(m) - np.log1p(-m) for m in (means, drawn))
+    baseline = np.zeros((len(drawn), 1))
+    return ratings(np.append(0.0, estimate), np.hstack([baseline, logits]), pairs, games, 0)
+
+
 def _resampled(by_seed: list[Floats], known: NDArray[np.bool_], counts: Counts, seed: int) -> tuple[Floats, Floats]:
     """(draws, P) mean outcomes, NaN where none is drawn, and games."""
     values = np.where(known, np.stack([row[0] for row in by_seed]), 0.0).T
