@@ -99,11 +99,12 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     for contestant in contestants:
         recipe.method_settings(contestant)
     check_judge(recipe.judge, recipe.judge_settings)
-    tasks = tuple(load_task(t, "heldout", choice.prompts, choice.domain) for t, choice in recipe.tasks.items())
+    tasks = tuple(_held_out(recipe, name) for name in recipe.tasks)
     names = [task.name for task in tasks]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two held-out tasks are called '{twice}': give one of the files another name")
-    train_task = load_task(recipe.prompts.task, TRAIN, recipe.prompts.train)
+    learning = recipe.prompts
+    train_task = load_task(learning.task, TRAIN, learning.train, data=learning.data, shares=learning.split)
     validation_task = _validation_task(recipe, contestants)
     learnt: dict[str, str] = {}
     for task in (train_task, validation_task) if validation_task else (train_task,):
@@ -125,10 +126,30 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     )
 
 
+def _held_out(recipe: Recipe, name: str) -> Task:
+    choice, learning = recipe.tasks[name], recipe.prompts
+    same = name == learning.task
+    return load_task(
+        name,
+        "heldout",
+        choice.prompts,
+        choice.domain,
+        data=choice.data or (learning.data if same else None),
+        shares=choice.split or (learning.split if same else None),
+    )
+
+
 def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
     prompts = recipe.prompts
     if prompts.validation:
-        task = load_task(prompts.task, VALIDATION, prompts.validation, behind=prompts.train)
+        task = load_task(
+            prompts.task,
+            VALIDATION,
+            prompts.validation,
+            behind=prompts.train,
+            data=prompts.data,
+            shares=prompts.split,
+        )
         if len(task.prompts) < prompts.validation:
             raise UserError(
                 f"prompts.validation: {prompts.validation} asked for, '{prompts.task}' has {len(task.prompts)} left"
