@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
+from dadpo_bench.contamination import label, overlap
 from dadpo_bench.counts import counted
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
@@ -112,8 +113,10 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
             raise UserError(f"training task '{task.name}': {_CALLED[task.split]} prompts have one turn each")
         _refuse_shared(task, learnt)
         learnt |= dict.fromkeys((p.key for p in task.prompts), task.split)
-    for task in tasks:
-        _refuse_shared(task, learnt)
+    if not learning.allow_contamination:
+        for task in tasks:
+            _refuse_shared(task, learnt)
+            _refuse_leaks(task, [task for task in (train_task, validation_task) if task])
     if seeds < 1:
         raise UserError("--seeds: at least 1")
     return Plan(
@@ -167,6 +170,18 @@ def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
         raise UserError(
             f"task '{task.name}' shares {counted(len(shared), 'prompts')} with the {_CALLED[shared[0]]} prompts"
         )
+
+
+def _refuse_leaks(task: Task, learnt: Sequence[Task]) -> None:
+    for source in learnt:
+        found = overlap(source.prompts, task.prompts)
+        if found.leaks:
+            worst = found.leaks[0]
+            raise UserError(
+                f"task '{task.name}': {counted(len(found.leaks), 'prompts')} leaked into the {_CALLED[source.split]} "
+                f"prompts, worst '{label(worst.heldout)}' from '{label(worst.train)}' ({worst.how}); see `dadpo-bench "
+                "contamination`, take them out (its --write), or allow them with --allow-contamination"
+            )
 
 
 @dataclass

@@ -100,6 +100,10 @@ class Prompts(Part):
         "of a file without `split` those behind its `train` first. Part of the protocol: others make another board.",
     )
 
+    allow_contamination: bool = Field(
+        False, description="Whether held-out prompts may be among the training prompts, or nearly so."
+    )
+
 
 class TaskChoice(Part):
     """A held-out task."""
@@ -191,6 +195,26 @@ class Recipe(Part):
             c: Contestant(method=c) for c in contestants if c not in self.methods and c in registry.methods.names()
         }
         return self.model_copy(update={"methods": {**self.methods, **added}})
+
+    def reading(self, data: str) -> Recipe:
+        """With the files of published tasks in `data`, where the recipe does not say where they lie.
+
+        Raises `UserError` where no task needs it, or several need the one file.
+        """
+        known = registry.tasks.names()
+        parts: dict[str, Prompts | TaskChoice] = {"": self.prompts, **self.tasks}
+        needy = [
+            key
+            for key, part in parts.items()
+            if (name := key or self.prompts.task) in known and registry.tasks[name].repository and part.data is None
+        ]
+        if not needy:
+            raise UserError("--data: every task of the recipe has its prompts already")
+        if len({key or self.prompts.task for key in needy}) > 1 and Path(data).expanduser().is_file():
+            raise UserError(f"--data {data}: several tasks read files; name the folder that holds them")
+        placed = {key: parts[key].model_copy(update={"data": data}) for key in needy}
+        prompts = placed.pop("", self.prompts)
+        return self.model_copy(update={"prompts": prompts, "tasks": {**self.tasks, **placed}})
 
     def method_settings(self, contestant: str) -> dict[str, Any]:
         """The full validated settings of a contestant, the method's name included.
