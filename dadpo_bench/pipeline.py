@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
+from dadpo_bench.contamination import label, overlap
 from dadpo_bench.counts import counted
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
@@ -100,11 +101,12 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     for contestant in contestants:
         recipe.method_settings(contestant)
     check_judge(recipe.judge, recipe.judge_settings)
-    tasks = tuple(load_task(t, "heldout", choice.prompts, choice.domain) for t, choice in recipe.tasks.items())
+    tasks = tuple(_held_out(recipe, name) for name in recipe.tasks)
     names = [task.name for task in tasks]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two held-out tasks are called '{twice}': give one of the files another name")
-    train_task = load_task(recipe.prompts.task, TRAIN, recipe.prompts.train)
+    learning = recipe.prompts
+    train_task = load_task(learning.task, TRAIN, learning.train, data=learning.data, shares=learning.split)
     validation_task = _validation_task(recipe, contestants)
     learnt: dict[str, str] = {}
     for task in (train_task, validation_task) if validation_task else (train_task,):
@@ -112,8 +114,10 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
             raise UserError(f"training task '{task.name}': {_CALLED[task.split]} prompts have one turn each")
         _refuse_shared(task, learnt)
         learnt |= dict.fromkeys((p.key for p in task.prompts), task.split)
-    for task in tasks:
-        _refuse_shared(task, learnt)
+    if not learning.allow_contamination:
+        for task in tasks:
+            _refuse_shared(task, learnt)
+            _refuse_leaks(task, [task for task in (train_task, validation_task) if task])
     if seeds < 1:
         raise UserError("--seeds: at least 1")
     return Plan(
@@ -126,10 +130,30 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     )
 
 
+def _held_out(recipe: Recipe, name: str) -> Task:
+    choice, learning = recipe.tasks[name], recipe.prompts
+    same = name == learning.task
+    return load_task(
+        name,
+        "heldout",
+        choice.prompts,
+        choice.domain,
+        data=choice.data or (learning.data if same else None),
+        shares=choice.split or (learning.split if same else None),
+    )
+
+
 def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
     prompts = recipe.prompts
     if prompts.validation:
-        task = load_task(prompts.task, VALIDATION, prompts.validation, behind=prompts.train)
+        task = load_task(
+            prompts.task,
+            VALIDATION,
+            prompts.validation,
+            behind=prompts.train,
+            data=prompts.data,
+            shares=prompts.split,
+        )
         if len(task.prompts) < prompts.validation:
             raise UserError(
                 f"prompts.validation: {prompts.validation} asked for, '{prompts.task}' has {len(task.prompts)} left"
@@ -147,6 +171,18 @@ def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
         raise UserError(
             f"task '{task.name}' shares {counted(len(shared), 'prompts')} with the {_CALLED[shared[0]]} prompts"
         )
+
+
+def _refuse_leaks(task: Task, learnt: Sequence[Task]) -> None:
+    for source in learnt:
+        found = overlap(source.prompts, task.prompts)
+        if found.leaks:
+            worst = found.leaks[0]
+            raise UserError(
+                f"task '{task.name}': {counted(len(found.leaks), 'prompts')} leaked into the {_CALLED[source.split]} "
+                f"prompts, worst '{label(worst.heldout)}' from '{label(worst.train)}' ({worst.how}); see `dadpo-bench "
+                "contamination`, take them out (its --write), or allow them with --allow-contamination"
+            )
 
 
 @dataclass

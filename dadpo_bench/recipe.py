@@ -66,16 +66,42 @@ class Student(Part):
         return self
 
 
+class Shares(Part):
+    """How a data set without splits of its own is split, by content: adding rows moves no row to another split."""
+
+    train: float = Field(0.9, ge=0, le=1, description="Share of the training prompts.")
+    validation: float = Field(0.05, ge=0, le=1, description="Share of the prompts measured while training.")
+    heldout: float = Field(0.05, ge=0, le=1, description="Share of the held-out prompts.")
+    seed: int = Field(0, description="Another one makes other splits.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Shares:
+        if abs(self.train + self.validation + self.heldout - 1) > 1e-9:
+            raise ValueError("train, validation and heldout are shares of one whole: they add up to 1")
+        return self
+
+
+_TASK = "A registered task, a file or folder of prompts (JSON, JSONL, Parquet, CSV), or a data set of the hub."
+_DATA = "File or folder in which this task's files lie; left out: fetched once from where they are published."
+_SHARES = "Splits a file or data set by content; the same shares and seed give disjoint splits everywhere."
+
+
 class Prompts(Part):
     """The training prompts."""
 
-    task: str = Field(description="A registered task with `train` and `validation` splits, or a JSONL file.")
+    task: str = Field(description=_TASK)
+    data: str | None = Field(None, description=_DATA)
+    split: Shares | None = Field(None, description=_SHARES + " Held-out tasks of the same name take theirs from it.")
     train: int | None = Field(None, ge=1, description="Use the first so many; leave out for all.")
     validation: int = Field(
         0,
         ge=0,
         description="Prompts measured while training, never learnt from: of the task's validation split, "
-        "of a file those behind its `train` first. Part of the protocol: other ones make another board.",
+        "of a file without `split` those behind its `train` first. Part of the protocol: others make another board.",
+    )
+
+    allow_contamination: bool = Field(
+        False, description="Whether held-out prompts may be among the training prompts, or nearly so."
     )
 
 
@@ -83,6 +109,8 @@ class TaskChoice(Part):
     """A held-out task."""
 
     prompts: int | None = Field(None, ge=1, description="Use the first so many; leave out for all.")
+    data: str | None = Field(None, description=_DATA)
+    split: Shares | None = Field(None, description=_SHARES)
     domain: Literal["in", "out"] | None = Field(
         None, description="Shown on the board. Left out: a registered task's own; `out` for a file."
     )
@@ -127,7 +155,7 @@ class Recipe(Part):
     methods: dict[ContestantName, Contestant] = Field(
         description="Contestants by name; one of them must be `sft` (dSFT)."
     )
-    tasks: dict[str, TaskChoice] = Field(description="Held-out tasks by registered name or JSONL file.")
+    tasks: dict[str, TaskChoice] = Field(description="Held-out tasks, each named as the training prompts' `task` is.")
     evaluation: Evaluation = Evaluation()
     judge: str = Field("pmi", description="A registered judge, `name` or `name:argument`.")
     judge_settings: dict[str, Any] = Field({}, description="Settings of that judge.")
@@ -167,6 +195,26 @@ class Recipe(Part):
             c: Contestant(method=c) for c in contestants if c not in self.methods and c in registry.methods.names()
         }
         return self.model_copy(update={"methods": {**self.methods, **added}})
+
+    def reading(self, data: str) -> Recipe:
+        """With the files of published tasks in `data`, where the recipe does not say where they lie.
+
+        Raises `UserError` where no task needs it, or several need the one file.
+        """
+        known = registry.tasks.names()
+        parts: dict[str, Prompts | TaskChoice] = {"": self.prompts, **self.tasks}
+        needy = [
+            key
+            for key, part in parts.items()
+            if (name := key or self.prompts.task) in known and registry.tasks[name].repository and part.data is None
+        ]
+        if not needy:
+            raise UserError("--data: every task of the recipe has its prompts already")
+        if len({key or self.prompts.task for key in needy}) > 1 and Path(data).expanduser().is_file():
+            raise UserError(f"--data {data}: several tasks read files; name the folder that holds them")
+        placed = {key: parts[key].model_copy(update={"data": data}) for key in needy}
+        prompts = placed.pop("", self.prompts)
+        return self.model_copy(update={"prompts": prompts, "tasks": {**self.tasks, **placed}})
 
     def method_settings(self, contestant: str) -> dict[str, Any]:
         """The full validated settings of a contestant, the method's name included.
@@ -278,7 +326,14 @@ def _beside(content: dict[str, Any], folder: Path) -> None:
     def place(name: Any) -> Any:
         return str(folder / name) if isinstance(name, str) and name and (folder / name).exists() else name
 
-    places = [(content.get("prompts"), "task"), (content.get("teacher"), "model"), (content.get("student"), "model")]
+    tasks = content.get("tasks")
+    chosen = [content.get("prompts"), *(tasks.values() if isinstance(tasks, dict) else ())]
+    places = [
+        (content.get("prompts"), "task"),
+        *((part, "data") for part in chosen),
+        (content.get("teacher"), "model"),
+        (content.get("student"), "model"),
+    ]
     judging = content.get("judge_settings")
     members = judging.get("members") if isinstance(judging, dict) else None
     seats = members if isinstance(members, list) else []
@@ -286,8 +341,8 @@ def _beside(content: dict[str, Any], folder: Path) -> None:
     for part, key in [*places, *((settings, "template") for settings in judged)]:
         if isinstance(part, dict) and key in part:
             part[key] = place(part[key])
-    if isinstance(content.get("tasks"), dict):
-        content["tasks"] = {place(name): choice for name, choice in content["tasks"].items()}
+    if isinstance(tasks, dict):
+        content["tasks"] = {place(name): choice for name, choice in tasks.items()}
 
 
 def _kind(judge: Any) -> str:

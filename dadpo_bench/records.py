@@ -1,7 +1,9 @@
-"""Records of a data file: JSON Lines, a JSON list or Parquet, each with the place to name where it is wrong."""
+"""Records of a data file: JSON Lines, a JSON list, Parquet or CSV, each with the place to name where it is wrong."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,9 @@ def read_records(path: Path, what: str) -> Iterator[tuple[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    if path.suffix == ".csv":
+        yield from _csv(text, path)
+        return
     if path.suffix == ".json":
         content = _parse(text, str(path))
         if not isinstance(content, list):
@@ -51,6 +56,24 @@ def _whole(record: Any, place: str) -> str:
     except UnicodeEncodeError as error:
         raise UserError(f"{place}: a \\ud800 to \\udfff stands alone, which is no character") from error
     return place
+
+
+def _csv(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of RFC 4180's form, by the names of the first row. Quoted fields may hold line ends."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the default refuses long prompts
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    begins, names = 1, None
+    try:
+        for row in rows:
+            place, begins = f"{path}, line {begins}", rows.line_num + 1
+            if names is None:
+                names = row
+            elif row:
+                if len(row) != len(names):
+                    raise UserError(f"{place}: {len(row)} fields where the first line names {len(names)}")
+                yield place, dict(zip(names, row, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {begins}: not valid CSV ({error})") from error
 
 
 def _parquet(path: Path, what: str) -> Iterator[tuple[str, Any]]:

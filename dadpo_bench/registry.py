@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -34,13 +34,44 @@ class Entry(Value):
     """Paper, data set or program it comes from."""
 
 
+class SourceFile(Value):
+    """A file of somebody's repository that a task is read from."""
+
+    path: str
+    """In the repository; `*` stands for anything."""
+    aliases: tuple[str, ...] = ()
+    """Other names by which a copy of it is known."""
+    required: bool = True
+    """False for what a task is richer with: the baseline's answers."""
+
+
 class TaskEntry(Entry):
-    """A set of prompts."""
+    """A set of prompts. `target` is called with a split's name and gives its prompts; of a task with a `repository`,
+    with the paths of that split's `files`, as they are listed, and the split, and gives `tasks.TaskData`.
+    """
 
     domain: Literal["in", "out"]
     """Whether the training prompts are of its kind."""
     licence: str
+    """Of the prompts, as their authors state it; empty where that was not seen."""
     splits: tuple[str, ...]
+    """Of `train`, `validation` and `heldout`, those it has."""
+    prompts: Mapping[str, int] = {}
+    """By split: how many it has; a split whose number was not seen is left out."""
+    turns: int = 1
+    """User turns of a prompt, at most."""
+    baseline: str = ""
+    """The reference system that its authors compare with; empty where there is none."""
+    judge_mode: Literal["", "pairwise", "single-answer"] = ""
+    """How its authors have it judged: against the baseline, or one answer at a time."""
+    temperatures: Mapping[str, float] = {}
+    """By category: at which temperature its authors have it answered; empty where they do not say."""
+    length_controlled: bool = False
+    """Whether its authors report a win rate from which the effect of length is taken."""
+    repository: str = ""
+    """Where its files come from: `hub:OWNER/NAME` (a data set) or `github:OWNER/NAME`; empty for what is installed."""
+    files: Mapping[str, tuple[SourceFile, ...]] = {}
+    """By split: what is read from the repository."""
 
 
 class MethodEntry(Entry):

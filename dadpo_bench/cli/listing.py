@@ -56,13 +56,40 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: 
     if as_json:
         typer.echo(json.dumps([{"part": noun, **row} for noun, rows in parts.items() for row in rows], indent=1))
         return
-    table = Table("name", "summary", box=None, pad_edge=False, header_style="bold")
+    sized = kind is Kind.tasks
+    table = Table("name", *(["prompts", "domain"] if sized else []), "summary", box=None, pad_edge=False)
+    table.header_style = "bold"
     for noun, rows in parts.items():
         if len(parts) > 1:
             table.add_row(f"[bold]{noun}s[/bold]")
         for row in rows:
-            table.add_row(str(row["name"]), escape(str(row["summary"])))
+            more = [_held_out(row), row["domain"]] if sized else []
+            table.add_row(str(row["name"]), *more, escape(str(row["summary"])))
     Console().print(table)
+
+
+def _held_out(task: dict[str, Any]) -> str:
+    """How many held-out prompts a task has; a question mark where nobody has counted."""
+    return f"{task['prompts']['heldout']:,}" if "heldout" in task["prompts"] else "?"
+
+
+def _fetched(entry: registry.Entry) -> dict[str, str]:
+    """Of a task that was fetched: from which revision, and when."""
+    if not isinstance(entry, registry.TaskEntry) or not entry.repository:
+        return {}
+    from dadpo_bench.tasks.sources import folder_of, note_of
+
+    note = note_of(entry) or {}
+    return {"kept_in": str(folder_of(entry))} | {name: note[name] for name in ("revision", "fetched") if name in note}
+
+
+def _shown(value: Any) -> str:
+    """A field of an entry in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(item["path"] if isinstance(item, dict) else str(item) for item in value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _fields(config: type[BaseModel]) -> list[dict[str, Any]]:
@@ -96,16 +123,16 @@ def show(
     entry = next((part for part in registries if name in part.names()), first)[name]
     fields = _fields(registry.config_class(entry, {})) if entry.config else []
     text = registry.packaged(entry.target).decode() if isinstance(entry, registry.TemplateEntry) else ""
+    told = {**entry.model_dump(mode="json"), **_fetched(entry)}
     if as_json:
-        whole = {**entry.model_dump(mode="json"), "settings": fields} | ({"text": text} if text else {})
+        whole = {**told, "settings": fields} | ({"text": text} if text else {})
         typer.echo(json.dumps(whole, indent=1, default=str))
         return
     console = Console()
-    for key, value in entry.model_dump(mode="json").items():
-        if value not in ("", []):
-            shown = ", ".join(value) if isinstance(value, list) else value
+    for key, value in told.items():
+        if value not in ("", [], {}):
             console.print(f"[bold]{key}[/bold]  ", end="")
-            console.print(str(shown), markup=False, highlight=False)
+            console.print(_shown(value), markup=False, highlight=False)
     if fields:
         table = Table("setting", "type", "default", "meaning", header_style="bold")
         for field in fields:

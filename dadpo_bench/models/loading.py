@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dadpo_bench.errors import UserError
-from dadpo_bench.models.embedded import NAME, cache_dir, converted, embedded_teacher
+from dadpo_bench.models.embedded import NAME, converted, embedded_teacher
 from dadpo_bench.models.precision import Precision, device
+from dadpo_bench.places import cache_dir
 from dadpo_bench.types import content_key
 
 # Neither changes what a model computes.

@@ -8,7 +8,7 @@ An infinite maximum (Ford 1957: somebody wins, or loses, all that links them to 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Rating(NamedTuple):
             return "undetermined"
         return "rated" if np.isfinite(self.rating) else ("above" if self.rating > 0 else "below")
 
-    def as_data(self) -> dict[str, float | str | None]:
+    def as_data(self) -> dict[str, Any]:
         """For machines: null for what is no number; `standing` says which kind of none."""
         ends = {"rating": self.rating, "rating_low": self.low, "rating_high": self.high}
         return {**{n: float(v) if np.isfinite(v) else None for n, v in ends.items()}, "rating_standing": self.standing}

@@ -132,7 +132,7 @@ def test_a_file_that_is_no_recipe_is_refused(
     ("line", "said"),
     [
         ("[1]", "line 2: Input should be a valid dictionary"),
-        ('{"id": "b"}', "line 2: turns: Field required"),
+        ('{"id": "b"}', "line 2: no prompt is found; its fields: id; accepted are turns,"),
         ('{"id": 1, "turns": ["x"]}', "line 2: id: Input should be a valid string"),
         ('{"id": "b", "turns": "x"}', "line 2: turns"),
         ('{"id": "b", "turns": ["x"], "answer": "y"}', "line 2: answer: unknown setting"),
