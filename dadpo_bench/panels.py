@@ -129,6 +129,22 @@ class Panel:
         """(seeds, prompts, orders) outcomes in [0, 1] against the entrant's baseline, NaN where unscored."""
         return self.judgments.outcomes(*self.pairs(entrant))
 
+    @cached_property
+    def all_orders(self) -> list[Floats]:
+        """Of every entrant `orders`."""
+        return [self.orders(entrant) for entrant in self.entrants]
+
+    @cached_property
+    def all_means(self) -> list[Floats]:
+        """Of every entrant (draws,) resampled means of its prompt outcomes, in [0, 1]; one draw for all."""
+        outcomes = [scoring.prompt_outcomes(given) for given in self.all_orders]
+        means: dict[int, Floats] = {}
+        for prompts in {given.shape[1] for given in outcomes}:
+            same = [k for k, given in enumerate(outcomes) if given.shape[1] == prompts]
+            counts = scoring.bootstrap_counts(prompts, DRAWS, SEED)
+            means |= zip(same, scoring.all_bootstrap_means([outcomes[k] for k in same], counts, SEED), strict=True)
+        return [means[k] for k in range(len(outcomes))]
+
     def ratings(self, entrant: Entrant) -> Floats:
         """(seeds, prompts) of what a pointwise judge gave, in its own unit; NaN where it gave nothing."""
         at = np.stack([self.given[c.key].responses for c in entrant.contestants])

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
-from dadpo_bench.panels import BASELINES, DRAWS, SEED, Entrant, Floats, Panel, panels
+from dadpo_bench.panels import BASELINES, SEED, Entrant, Floats, Panel, panels
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
 
@@ -50,6 +50,7 @@ class Single:
 
     single_score: float | None = None
     """Mean over prompts, of each the mean over its turns."""
+    single_prompts: int = 0
     single_by_turn: tuple[float, ...] = ()
     """Mean over the prompts that have the turn."""
 
@@ -133,8 +134,7 @@ def rows_of(panel: Panel, lens: Lens | None = None) -> list[Row]:
 
     A category of fewer than `FEW` prompts has no interval, and nothing that is fitted.
     """
-    orders = [panel.orders(entrant) for entrant in panel.entrants]
-    means = resampled(orders)
+    orders, means = panel.all_orders, panel.all_means
     few = panel.category is not None and len(panel.prompts) < FEW
     controlled = {} if few else _controlled(panel, orders)
     rated = {} if few else _rated(panel, orders, means)
@@ -206,17 +206,6 @@ def _rated(panel: Panel, orders: Sequence[Floats], means: Sequence[Floats]) -> d
     return {label: Rated(*rating.as_data().values()) for label, rating in zip(labels, found, strict=True)}
 
 
-def resampled(orders: Sequence[Floats]) -> list[Floats]:
-    """(seeds, prompts, orders) of each → (draws,) resampled means of its prompt outcomes; one draw for all."""
-    outcomes = [scoring.prompt_outcomes(given) for given in orders]
-    means: dict[int, Floats] = {}
-    for prompts in {given.shape[1] for given in outcomes}:
-        same = [k for k, given in enumerate(outcomes) if given.shape[1] == prompts]
-        counts = scoring.bootstrap_counts(prompts, DRAWS, SEED)
-        means |= zip(same, scoring.all_bootstrap_means([outcomes[k] for k in same], counts, SEED), strict=True)
-    return [means[k] for k in range(len(outcomes))]
-
-
 def _baseline(panel: Panel, entrant: Entrant) -> str:
     if entrant.kind == "canary":
         return FIRST
@@ -230,7 +219,8 @@ def _single(panel: Panel, entrant: Entrant) -> Single:
     if np.isnan(ratings).all():
         return Single()
     turns = (scoring.nanmean(turn, 0) for turn in panel.ratings_by_turn(entrant))
-    return Single(float(np.nanmean(ratings)), tuple(float(np.nanmean(turn)) for turn in turns))
+    rated = int((~np.isnan(ratings)).sum())
+    return Single(float(np.nanmean(ratings)), rated, tuple(float(np.nanmean(turn)) for turn in turns))
 
 
 def _texts(panel: Panel, entrant: Entrant) -> Texts:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+from contextlib import closing
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,21 +16,42 @@ from dadpo_bench.cli.options import STORE, JsonOption, StoreOption, relative
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.places import REFERENCE_STORE
 
+if TYPE_CHECKING:
+    from dadpo_bench.store import Store
+
 
 class Format(StrEnum):
     """How a board is given."""
 
-    markdown = "markdown"
+    md = "md"
     json = "json"
+    csv = "csv"
 
 
 def leaderboard(
     store: StoreOption = STORE,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 with a diff if the board would change.")] = False,
-    format: Annotated[Format, typer.Option(help="`json` prints rows instead of writing the board.")] = Format.markdown,
-    per_seed: Annotated[
-        bool, typer.Option("--per-seed", help="Print the board with a row for each training seed; writes nothing.")
-    ] = False,
+    format: Annotated[
+        Format | None, typer.Option(help="Print it instead of writing the board's file: Markdown, or rows.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="This task's rows alone; printed.")] = None,
+    judge: Annotated[str | None, typer.Option(help="This judge's sections alone; printed.")] = None,
+    per_seed: Annotated[bool, typer.Option("--per-seed", help="A row for each training seed; printed.")] = False,
+    by_category: Annotated[bool, typer.Option("--by-category", help="Rows of each category too; printed.")] = False,
+    length_control: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Coefficients in AlpacaEval's form, instead of a fit; printed.")
+    ] = None,
+    difficulty: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="With them: each instruction's difficulty.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JUDGE|FILE",
+            help="A stronger judge of this store, or labelled pairs as `judge-eval --pairs` reads: win rates corrected "
+            "by them; printed.",
+        ),
+    ] = None,
 ) -> None:
     """Regenerate the board of a store; the same store gives the same bytes.
 
@@ -38,37 +61,55 @@ def leaderboard(
 
       dadpo-bench leaderboard --store results/reference.sqlite3 --check
 
-      dadpo-bench leaderboard --per-seed
+      dadpo-bench leaderboard --task general --by-category
 
       dadpo-bench leaderboard --format json | jq '.[] | select(.task == "general")'
+
+      dadpo-bench leaderboard --format csv --length-control coefficients.csv --difficulty difficulty.json
+
+      dadpo-bench leaderboard --labels chat:gpt-4o
     """
-    from dadpo_bench.leaderboard import render, sections, write_board
+    from dadpo_bench.leaderboard import EVERYTHING, Wanted, render, sections, write_board
+    from dadpo_bench.leaderboard.rows import as_csv
+    from dadpo_bench.lenses import Lenses
     from dadpo_bench.scores import refresh_scores
     from dadpo_bench.store import open_store
 
-    if check and (per_seed or format is Format.json):
-        raise UserError("--check compares the board's file: leave out --per-seed and --format json")
-    opened = open_store(store, create=False)
-    if format is Format.json:
-        with opened.read() as session:
-            rows = [row for section in sections(session, per_seed=per_seed) for row in section.rows]
-        typer.echo(json.dumps(rows, indent=1))
-    elif per_seed:
-        typer.echo(render(opened, per_seed=True), nl=False)
-    elif check:
-        text = render(opened)
-        before = opened.board.read_text(encoding="utf-8") if opened.board.is_file() else ""
-        if text != before:
-            name = relative(opened.board)
-            diff = difflib.unified_diff(before.splitlines(True), text.splitlines(True), name, f"{name} (regenerated)")
-            typer.echo("".join(diff), nl=False)
-            raise typer.Exit(1)
-        typer.echo(f"{relative(opened.board)} is up to date")
-    else:
+    if (length_control is None) != (difficulty is None):
+        raise UserError("--length-control and --difficulty go together")
+    with closing(open_store(store, create=False)) as opened, opened.read() as session:
+        lens = Lenses.made(session, length_control, difficulty, labels)
+        wanted = Wanted(task, judge, per_seed, by_category, lens)
+        if check and (wanted != EVERYTHING or format is not None):
+            raise UserError("--check compares the board's file: it takes --store alone")
+        if format in (Format.json, Format.csv):
+            rows = [row for section in sections(session, wanted) for row in section.rows]
+            typer.echo(json.dumps(rows, indent=1) if format is Format.json else as_csv(rows), nl=format is Format.json)
+            return
+        if format is Format.md or wanted != EVERYTHING:
+            typer.echo(render(opened, wanted), nl=False)
+            return
+    with closing(open_store(store, create=False)) as opened:
+        if check:
+            _check_board(opened)
+            return
         if not opened.published:
             refresh_scores(opened)
         typer.echo(f"wrote {relative(write_board(opened))}")
-    opened.close()
+
+
+def _check_board(opened: Store) -> None:
+    """Raises `typer.Exit` with a diff where the board's file is another."""
+    from dadpo_bench.leaderboard import render
+
+    text = render(opened)
+    before = opened.board.read_text(encoding="utf-8") if opened.board.is_file() else ""
+    name = relative(opened.board)
+    if text != before:
+        diff = difflib.unified_diff(before.splitlines(True), text.splitlines(True), name, f"{name} (regenerated)")
+        typer.echo("".join(diff), nl=False)
+        raise typer.Exit(1)
+    typer.echo(f"{name} is up to date")
 
 
 def check(

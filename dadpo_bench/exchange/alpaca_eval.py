@@ -89,7 +89,7 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
         Task(name=name, domain="out", split="heldout", prompts=tuple(prompts.values())),
         responses,
         baseline,
-        [JudgedBy(judge, "pairwise", {"imported": _CALLED, "annotator": judge}, j) for judge, j in judgments.items()],
+        [JudgedBy(judge, "pairwise", _identity(judge), j) for judge, j in judgments.items()],
         remarks if other else (),
     )
 
@@ -102,6 +102,11 @@ _WHAT = "AlpacaEval"
 _CALLED = "alpaca-eval-annotations"
 _ID = 200
 """Characters of an instruction that serve as its prompt's id."""
+
+
+def _identity(annotator: str) -> dict[str, str]:
+    # Its name holds its model's; that of the benchmark in it is no model of the alpaca family.
+    return {"imported": _CALLED, "annotator": annotator, "model": annotator.replace("alpaca_eval", "")}
 
 
 def _order(instruction: str) -> Order:
@@ -122,7 +127,6 @@ def _verdict(found: _Annotation) -> tuple[Verdict, str]:
         "raw": "" if raw is None else raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False),
         "seconds": found.time_per_example or 0.0,
         "tokens": _tokens(raw),
-        "resolved_model": found.annotator,
     }
     # What the file says counts: rounding apart it is the same, and where it is not, that is told.
     if stored is None:

@@ -81,7 +81,7 @@ class Judgments:
         self.by_turn: dict[int, list[float]] = {}
         """Of a response, by its place, the rating of each turn, where turns are rated apart."""
         self._said: tuple[_Said, ...] = ()
-        self._places = places
+        self.places = places
         if self.pointwise:
             self._read_ratings(session, judge)
         else:
@@ -91,7 +91,7 @@ class Judgments:
         row = schema.Rating
         query = select(row.response_key, row.value, row.by_turn, row.resolved_model).where(row.judge_key == judge.key)
         for key, value, by_turn, model in session.execute(query).yield_per(_STREAMED):
-            place = self._places.get(key)
+            place = self.places.get(key)
             if place is None:
                 continue
             self.asked[place] = True
@@ -109,7 +109,7 @@ class Judgments:
         found: dict[str, tuple[list[int], list[float]]] = {order: ([], []) for order in ("ab", "ba")}
         worth_of = {str(outcome): outcome.worth() for outcome in Outcome}
         for ours, theirs, order, outcome, preference, model in session.execute(query).yield_per(_STREAMED):
-            place, other = self._places.get(ours), self._places.get(theirs)
+            place, other = self.places.get(ours), self.places.get(theirs)
             if place is None:
                 continue
             self.asked[place] = True
@@ -118,7 +118,7 @@ class Judgments:
                 self.answered_as[model] += 1
             if other is not None:
                 pairs, worths = found[order]
-                pairs.append(place * len(self._places) + other)
+                pairs.append(place * len(self.places) + other)
                 worths.append(np.nan if worth is None else worth if preference is None else preference)
         said = []
         for pairs, worths in found.values():
@@ -136,7 +136,7 @@ class Judgments:
         if self.pointwise:
             gap = self.ratings[ours] - self.ratings[theirs]
             return np.where(known, 0.5 + 0.5 * np.sign(gap), np.nan)[..., None]
-        pairs = np.where(known, ours * len(self._places) + theirs, -1)
+        pairs = np.where(known, ours * len(self.places) + theirs, -1)
         (ab, asked_ab), (ba, asked_ba) = (said.of(pairs) for said in self._said)
         if (asked_ab & asked_ba).any():
             return np.stack([ab, ba], axis=-1)

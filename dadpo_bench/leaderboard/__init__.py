@@ -1,0 +1,6 @@
+"""The board: stored judgments as rows and as Markdown."""
+
+from dadpo_bench.leaderboard.markdown import escape, number, render, table, write_board
+from dadpo_bench.leaderboard.sections import EVERYTHING, Section, Wanted, sections
+
+__all__ = ["EVERYTHING", "Section", "Wanted", "escape", "number", "render", "sections", "table", "write_board"]

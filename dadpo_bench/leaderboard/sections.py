@@ -1,0 +1,174 @@
+"""Boards as data: the rows of every protocol and judge, how they rank, and which differences are proven."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dadpo_bench import registry, scoring
+from dadpo_bench.errors import UserError
+from dadpo_bench.judging.judgments import told_apart
+from dadpo_bench.leaderboard.facts import Cells, facts, members, warnings
+from dadpo_bench.panels import DRAWS, SEED, Panel, panels
+from dadpo_bench.recipe import FIRST
+from dadpo_bench.scores import Lens, rows_of
+from dadpo_bench.scoring import agreement
+from dadpo_bench.store import schema
+
+LEVEL = 0.05
+"""Of a proven difference, over all of a section."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that may be compared: one protocol, one judge."""
+
+    protocol_key: str
+    recipe: str
+    judge: str
+    judge_key: str
+    proxy: bool
+    rows: list[Cells]
+    domains: dict[str, str]
+    """Domain of each task, `in` or `out`."""
+    facts: list[str]
+    warnings: list[str]
+    accord: agreement.Accord | None = None
+    """Of the members of a panel."""
+    differences: list[Cells] = field(default_factory=list)
+
+    @property
+    def board_rows(self) -> list[Cells]:
+        """Contestants against the teacher."""
+        return [row for row in self.rows if row["baseline"] != FIRST]
+
+    @property
+    def canary_rows(self) -> list[Cells]:
+        """Canaries against dSFT."""
+        return [row for row in self.rows if row["baseline"] == FIRST]
+
+
+class Wanted(NamedTuple):
+    """What of a store's boards is asked for."""
+
+    task: str | None = None
+    judge: str | None = None
+    per_seed: bool = False
+    """Each training seed in a row of its own."""
+    by_category: bool = False
+    """Beside the row of the whole task one for each category."""
+    lens: Lens | None = None
+
+
+EVERYTHING = Wanted()
+"""The board that a store has a file of."""
+
+
+def sections(session: Session, wanted: Wanted = EVERYTHING) -> list[Section]:
+    """The scored sections of a store's board, computed from judgments.
+
+    Raises `UserError` with near names for a task or a judge that none of them has.
+    """
+    query = (
+        select(schema.Score.protocol_key, schema.Score.judge_key, schema.Protocol.name, schema.Judge.name)
+        .join(schema.Protocol, schema.Protocol.key == schema.Score.protocol_key)
+        .join(schema.Judge, schema.Judge.key == schema.Score.judge_key)
+        .distinct()
+    )
+    found = sorted(session.execute(query).all(), key=lambda r: (r[2], r[3], r[0], r[1]))
+    judges = sorted({name for *_, name in found})
+    if wanted.judge is not None and wanted.judge not in judges:
+        raise UserError(registry.unknown("judge", wanted.judge, judges))
+    made = [_section(session, p, j, wanted) for p, j, _, name in found if wanted.judge in (None, name)]
+    if wanted.task is not None and not any(section.domains for section in made):
+        tasks = session.scalars(select(schema.Task.name).join(schema.Score, schema.Score.task_key == schema.Task.key))
+        raise UserError(registry.unknown("task", wanted.task, sorted(set(tasks))))
+    return [section for section in made if section.domains]
+
+
+def _section(session: Session, protocol_key: str, judge_key: str, wanted: Wanted) -> Section:
+    protocol = session.get_one(schema.Protocol, protocol_key)
+    judge = session.get_one(schema.Judge, judge_key)
+    judged = [p for p in panels(session, protocol_key, judge_key) if wanted.task in (None, p.task.name)]
+    shown = [panel.per_seed() if wanted.per_seed else panel for panel in judged]
+    if wanted.by_category:
+        shown += [panel.of(c) for panel in list(shown) for c in sorted(set(panel.categories) - {""})]
+    rows = [row.cells() for panel in shown for row in rows_of(panel, wanted.lens)]
+    differences = [] if wanted.per_seed else _differences(judged)
+    order = list(dict.fromkeys(panel.task.name for panel in judged))
+    ranks = _ranks(differences)
+    rows = [{**row, "rank": ranks.get((row["task"], row["category"], row["contestant"]))} for row in rows]
+    accord = _accord(judged)
+    return Section(
+        protocol_key=protocol_key,
+        recipe=protocol.name,
+        judge=judge.name,
+        judge_key=judge_key,
+        proxy=judge.proxy,
+        rows=sorted(rows, key=lambda row: _place(row, order)),
+        domains={panel.task.name: panel.task.domain for panel in judged},
+        facts=facts(session, protocol, judge, judged),
+        warnings=warnings(session, protocol, judge, judged, [row for row in rows if row["category"] is None])
+        + ([f"Members agree: {accord}."] if accord else []),
+        accord=accord,
+        differences=differences,
+    )
+
+
+def _place(row: Cells, order: Sequence[str]) -> tuple[object, ...]:
+    """Canaries last; tasks in order, the whole before its categories; the best first."""
+    worth = row["win_rate"] if row["win_rate"] is not None else row["single_score"]
+    return (
+        row["baseline"] == FIRST,
+        order.index(row["task"]),
+        row["category"] or "",
+        -(worth or 0),
+        row["contestant"],
+    )
+
+
+def proven(difference: Cells) -> bool:
+    """p knows nothing of the variance between training seeds, the interval does: both must agree."""
+    return bool(difference["p_holm"] < LEVEL and not difference["low"] <= 0 <= difference["high"])
+
+
+def _ranks(differences: Sequence[Cells]) -> dict[tuple[str, str | None, str], int]:
+    """1 and one more for everybody who is proven better: who cannot be told apart shares a rank."""
+    better: dict[tuple[str, str | None, str], int] = {}
+    for found in differences:
+        for name in (found["first"], found["second"]):
+            better.setdefault((found["task"], None, name), 1)
+        if proven(found):
+            worse = found["second"] if found["estimate"] > 0 else found["first"]
+            better[found["task"], None, worse] += 1
+    return better
+
+
+def _accord(judged: Sequence[Panel]) -> agreement.Accord | None:
+    if seats := members(judged):
+        return agreement.accord(told_apart(seats), np.hstack([panel.said_by_members() for panel in judged]))
+    return None
+
+
+def _differences(judged: Sequence[Panel]) -> list[Cells]:
+    """Paired differences between methods on their shared prompts, Holm-corrected over the section."""
+    found: list[Cells] = []
+    for panel in judged:
+        methods = [e for e in panel.entrants if e.kind in ("method", "entrant")]
+        counts = scoring.bootstrap_counts(len(panel.prompts), DRAWS, SEED)
+        labels = sorted(e.label for e in methods)
+        places = [[e.label for e in panel.entrants].index(label) for label in labels]
+        outcomes = [scoring.prompt_outcomes(panel.all_orders[place]) for place in places]
+        means = [panel.all_means[place] for place in places]
+        tested = scoring.all_paired_differences(outcomes, means, counts, seed=SEED)
+        for (first, second), difference in sorted(tested.items()):
+            if difference is not None:
+                pair = {"first": labels[first], "second": labels[second]}
+                found.append({"task": panel.task.name, **pair, **difference._asdict()})
+    corrected = scoring.holm([f["p_value"] for f in found])
+    return [{**f, "p_holm": p} for f, p in zip(found, corrected, strict=True)]
