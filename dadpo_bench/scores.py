@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -247,32 +248,30 @@ def compute_rows(session: Session, protocol_key: str, judge_key: str) -> list[tu
     return [(panel.task, row) for panel in panels(session, protocol_key, judge_key) for row in rows_of(panel)]
 
 
-def refresh_scores(store: Store) -> None:
-    """Compute every scored section of a store anew."""
+def refresh_scores(store: Store) -> bool:
+    """Compute every scored section of a store anew; whether any row changed."""
     query = select(schema.Score.protocol_key, schema.Score.judge_key).distinct()
     with store.read() as session:
         scored = [tuple(found) for found in session.execute(query)]
-    for protocol_key, judge_key in scored:
-        save_scores(store, protocol_key, judge_key)
+    return sum(save_scores(store, protocol_key, judge_key) for protocol_key, judge_key in scored) > 0
 
 
-def save_scores(store: Store, protocol_key: str, judge_key: str) -> None:
-    """Compute a section's rows anew and keep them, replacing the earlier ones."""
+def save_scores(store: Store, protocol_key: str, judge_key: str) -> bool:
+    """Compute a section's rows anew and keep them, replacing the earlier ones; whether any changed."""
+    section = {"protocol_key": protocol_key, "judge_key": judge_key}
     with store.write() as session:
-        rows = compute_rows(session, protocol_key, judge_key)
-        for old in session.scalars(
-            select(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.judge_key == judge_key)
-        ):
-            session.delete(old)
+        made = {
+            (task.key, row.baseline, row.contestant): json.loads(json.dumps(row.cells()))
+            for task, row in compute_rows(session, protocol_key, judge_key)
+        }
+        stored = session.scalars(select(schema.Score).filter_by(**section))
+        kept = {(score.task_key, score.baseline, score.contestant): score for score in stored}
+        for place, old in kept.items():
+            if made.get(place) != old.values:
+                session.delete(old)
         session.flush()
-        for task, row in rows:
-            session.add(
-                schema.Score(
-                    protocol_key=protocol_key,
-                    judge_key=judge_key,
-                    task_key=task.key,
-                    baseline=row.baseline,
-                    contestant=row.contestant,
-                    values=row.cells(),
-                )
-            )
+        changed = {place: values for place, values in made.items() if place not in kept or values != kept[place].values}
+        for (task_key, baseline, contestant), values in changed.items():
+            who = {"task_key": task_key, "baseline": baseline, "contestant": contestant}
+            session.add(schema.Score(**section, **who, values=values))
+        return bool(changed) or bool(kept.keys() - made.keys())

@@ -133,8 +133,8 @@ def test_a_board_can_be_split_by_seed_and_its_file_stays(tmp_path: Path) -> None
     write_board(store)
     before = store.board.read_text(encoding="utf-8")
     printed = CliRunner().invoke(app, ["leaderboard", "--store", store.name, "--per-seed"])
-    assert "| dadpo, seed 0 | 25.0 |" in printed.stdout
-    assert "| dadpo, seed 1 | 50.0 |" in printed.stdout
+    assert "| dadpo, seed 0 | 25.0 (" in printed.stdout
+    assert "| dadpo, seed 1 | 50.0 (" in printed.stdout
     assert store.board.read_text(encoding="utf-8") == before
     rows = json.loads(
         CliRunner().invoke(app, ["leaderboard", "--store", store.name, "--per-seed", "--format", "json"]).stdout

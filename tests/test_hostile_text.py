@@ -42,6 +42,7 @@ def recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
     recipe = json.loads(tiny_recipe.read_text())
     recipe["name"] = "evil [/b] [red] | <img src=x> `code`"
     recipe["evaluation"]["canary_prompts"] = len(HOSTILE)
+    recipe["prompts"]["allow_contamination"] = True
     tiny_recipe.write_text(json.dumps(recipe))
     return tiny_recipe
 

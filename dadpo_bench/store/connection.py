@@ -244,24 +244,24 @@ def _migrate(store: Store, *, create: bool) -> None:
         command.upgrade(_alembic(connection), "head")
 
 
-def upgrade(where: str, again: Callable[[Store], None]) -> Store:
+def upgrade(where: str, again: Callable[[Store], bool]) -> Store:
     """Open a store, a published one of an older version too: that is written anew. Raises as `open_store`.
 
-    `again` does again what an older version computed, of a published store before it is written.
+    `again` does again what an older version computed, and says whether that changed anything.
     """
     path = store_file(where)
     if path is not None and path.is_file():
         with _plainly(where):
             published = _application_id(path) == _PUBLISHED
-        if published and not _is_current(path):
+        if published:
             with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
                 working = Path(folder) / path.name
                 copy_database(path, working)
                 with closing(sqlite3.connect(working)) as raw:
                     raw.execute("PRAGMA application_id=0")
                 with closing(open_store(str(working))) as store:
-                    again(store)
-                    publish(store, path)
+                    if again(store) or not _is_current(path):
+                        publish(store, path)
     store = open_store(where, create=False)
     if not store.published:
         again(store)
