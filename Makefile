@@ -35,7 +35,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/signals.py
 	$(BIN)/python benchmarks/growth.py
 
 # Maintainers: make the committed reference anew (all methods, three seeds; half an hour on two cores with bf16).

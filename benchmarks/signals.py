@@ -3,7 +3,7 @@
 The plain pass is `model(input_ids)` without gradients, in eight rows without padding, in the same formats: the teacher
 is scored with weights in the machine's compute format, the reference with fp32 weights.
 
-usage: python benchmarks/scoring.py [--pairs 16] [--rounds 3] [--json]
+usage: python benchmarks/signals.py [--pairs 16] [--rounds 3] [--json]
 """
 
 from __future__ import annotations

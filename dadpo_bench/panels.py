@@ -18,6 +18,7 @@ from dadpo_bench.judging.judgments import Judgments, Places, members_of, places
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.scoring.texts import Looks
 from dadpo_bench.store import schema
+from dadpo_bench.store.rows import tuples
 
 DRAWS = 10_000
 """Bootstrap draws behind every interval."""
@@ -27,9 +28,6 @@ SEED = 20250616
 
 BASELINES = ("teacher", "baseline")
 """Kinds of contestant that everybody else is compared with."""
-
-_STREAMED = 20_000
-"""Rows in memory at once while answers are read."""
 
 Floats = NDArray[np.float64]
 
@@ -285,7 +283,7 @@ def _answers(session: Session, protocol_key: str) -> dict[tuple[str, str], dict[
         .where(schema.Contestant.protocol_key == protocol_key)
     )
     found: dict[tuple[str, str], dict[str, _Row]] = defaultdict(dict)
-    for task, contestant, prompt, key, characters, grams, repeated, cut in session.execute(query).yield_per(_STREAMED):
+    for task, contestant, prompt, key, characters, grams, repeated, cut in tuples(session, query):
         found[task, contestant][prompt] = key, characters, grams, repeated, cut
     return found
 

@@ -130,14 +130,15 @@ class Row:
         return {**who, **{name: value for part in parts for name, value in asdict(part).items()}}
 
 
-def rows_of(panel: Panel, lens: Lens | None = None) -> list[Row]:
+def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True) -> list[Row]:
     """Every entrant's row; but for the baseline's, rows without any judged prompt are left out.
 
-    A category of fewer than `FEW` prompts has no interval, and nothing that is fitted.
+    A category of fewer than `FEW` prompts has no interval, and nothing that is fitted. `fit_lengths=False` leaves out
+    length control, which takes minutes where there are hundreds of thousands of verdicts.
     """
     orders, means = panel.all_orders, panel.all_means
     few = panel.category is not None and len(panel.prompts) < FEW
-    controlled = {} if few else _controlled(panel, orders)
+    controlled = {} if few or not fit_lengths else _controlled(panel, orders)
     rated = {} if few else _rated(panel, orders, means)
     rows = []
     for place, entrant in enumerate(panel.entrants):

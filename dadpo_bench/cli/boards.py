@@ -41,6 +41,13 @@ def leaderboard(
     length_control: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Coefficients in AlpacaEval's form, instead of a fit; printed.")
     ] = None,
+    fit_lengths: Annotated[
+        bool,
+        typer.Option(
+            "--length-controlled/--no-length-controlled",
+            help="Fit length control; leave it out where hundreds of thousands of verdicts take minutes; printed.",
+        ),
+    ] = True,
     difficulty: Annotated[
         Path | None, typer.Option(metavar="JSON", help="With them: each instruction's difficulty.")
     ] = None,
@@ -79,7 +86,7 @@ def leaderboard(
         raise UserError("--length-control and --difficulty go together")
     with closing(open_store(store, create=False)) as opened, opened.read() as session:
         lens = Lenses.made(session, length_control, difficulty, labels)
-        wanted = Wanted(task, judge, per_seed, by_category, lens)
+        wanted = Wanted(task, judge, per_seed, by_category, lens, fit_lengths)
         if check and (wanted != EVERYTHING or format is not None):
             raise UserError("--check compares the board's file: it takes --store alone")
         if format in (Format.json, Format.csv):

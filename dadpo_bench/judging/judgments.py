@@ -13,13 +13,14 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import schema
+from dadpo_bench.store.rows import tuples
 from dadpo_bench.types import Outcome, content_key
 
 Places = NDArray[np.int64]
 """Places of responses among those that judgments are read of; −1 where there is none."""
 
 _STREAMED = 20_000
-"""Rows in memory at once while verdicts are read."""
+"""Rows in memory at once while ratings are read."""
 
 
 def places(responses: Iterable[str]) -> dict[str, int]:
@@ -90,7 +91,7 @@ class Judgments:
     def _read_ratings(self, session: Session, judge: schema.Judge) -> None:
         row = schema.Rating
         query = select(row.response_key, row.value, row.by_turn, row.resolved_model).where(row.judge_key == judge.key)
-        for key, value, by_turn, model in session.execute(query).yield_per(_STREAMED):
+        for key, value, by_turn, model in session.execute(query).yield_per(_STREAMED):  # by_turn is JSON
             place = self.places.get(key)
             if place is None:
                 continue
@@ -108,7 +109,7 @@ class Judgments:
         query = select(*columns, row.resolved_model).where(row.judge_key == judge.key)
         found: dict[str, tuple[list[int], list[float]]] = {order: ([], []) for order in ("ab", "ba")}
         worth_of = {str(outcome): outcome.worth() for outcome in Outcome}
-        for ours, theirs, order, outcome, preference, model in session.execute(query).yield_per(_STREAMED):
+        for ours, theirs, order, outcome, preference, model in tuples(session, query):
             place, other = self.places.get(ours), self.places.get(theirs)
             if place is None:
                 continue

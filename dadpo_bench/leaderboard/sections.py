@@ -63,6 +63,8 @@ class Wanted(NamedTuple):
     by_category: bool = False
     """Beside the row of the whole task one for each category."""
     lens: Lens | None = None
+    fit_lengths: bool = True
+    """Whether length control is fitted: minutes for hundreds of thousands of verdicts."""
 
 
 EVERYTHING = Wanted()
@@ -98,7 +100,7 @@ def _section(session: Session, protocol_key: str, judge_key: str, wanted: Wanted
     shown = [panel.per_seed() if wanted.per_seed else panel for panel in judged]
     if wanted.by_category:
         shown += [panel.of(c) for panel in list(shown) for c in sorted(set(panel.categories) - {""})]
-    rows = [row.cells() for panel in shown for row in rows_of(panel, wanted.lens)]
+    rows = [row.cells() for panel in shown for row in rows_of(panel, wanted.lens, fit_lengths=wanted.fit_lengths)]
     differences = [] if wanted.per_seed else _differences(judged)
     order = list(dict.fromkeys(panel.task.name for panel in judged))
     ranks = _ranks(differences)

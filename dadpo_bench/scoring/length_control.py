@@ -67,8 +67,8 @@ def length_controlled(outcomes: Floats, length_gaps: Floats, counts: Counts, *, 
     (contestants, prompts), characters of the baseline − characters of the contestant, known wherever an outcome is.
     Several training seeds of a contestant are averaged before, outcomes and gaps alike: their variance is then in no
     interval here. `counts`: (draws, prompts) of `bootstrap_counts`; every draw is refitted, so a few hundred rows do
-    (the first rows of a larger draw are those of a smaller one). `seed` deals cells to folds. Raises `ValueError` for
-    a scored cell without a length.
+    (the first rows of a larger draw are those of a smaller one); without any there is no error. `seed` deals cells to
+    folds. Raises `ValueError` for a scored cell without a length.
     """
     fits = refits(outcomes, length_gaps, counts, seed=seed)
     drawn = (~np.isnan(fits.draws)).sum(0)
@@ -125,7 +125,8 @@ def refits(outcomes: Floats, length_gaps: Floats, counts: Counts, *, seed: int) 
         with threadpool_limits(1, "blas"):
             penalty = board.penalty(seed) if difficulty else _DROPPED
             whole = board.fit(everything, penalty)
-            draws[:, fitted] = np.concatenate([fit.predicted for fit in board.fits(counts, penalty, whole)])
+            if len(counts):
+                draws[:, fitted] = np.concatenate([fit.predicted for fit in board.fits(counts, penalty, whole)])
         estimate[fitted] = whole.predicted[0]
         effects[fitted] = np.where(board.spread(everything)[0] > 0, whole.theta[0, :, 0], np.nan)
     return Refits(estimate, draws, effects, scored.astype(float), difficulty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Executable, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -38,6 +38,13 @@ def upsert(session: Session, table: type[schema.Base], rows: Sequence[Mapping[st
     )
     for chunk in chunks(rows):
         session.execute(statement, [dict(row) for row in chunk])
+
+
+def tuples(session: Session, statement: Executable, size: int = 20_000) -> Iterator[tuple[Any, ...]]:
+    """Rows of plain columns as the database's driver gives them, `size` at a time: a million cost seconds less."""
+    cursor: Any = session.connection().execute(statement).cursor
+    while rows := cursor.fetchmany(size):
+        yield from rows
 
 
 def chunks(items: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
