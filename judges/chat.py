@@ -36,7 +36,7 @@ from judges.verdicts import Reading, contestants, outcome
 
 C = TypeVar("C", bound="ChatConfig")
 
-VERSION = 2
+VERSION = 3
 """Raise it when a change here, in the parsers or in the filling moves verdicts."""
 
 

@@ -38,7 +38,8 @@ _COUNTING: Mapping[Turns, str] = {"all": "all_turns", "last": "last_turn"}
 # templates and of reasoning's ends. Every repetition is bounded, so the search is linear.
 _CONTROL = re.compile(
     r"<(?=[|｜][^\s<>]{1,40}>)|<(?=[\w/]{1,20}[|｜]>)|<(?=/?s>|(?:start|end)_of_turn>|[be]os>|/?think(?:ing)?>)"
-    r"|\[(?=/?(?:INST|THINK)\])|◁(?=/?think▷)"
+    r"|<(?=</?SYS>>)|\[(?=/?(?:INST|THINK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS))\]|\|[^\s\[\]]{1,40}\|\])"
+    r"|◁(?=/?think▷)"
 )
 _SPEAKER = {"system": "Instruction to the assistant", "user": "User", "assistant": "Assistant"}
 

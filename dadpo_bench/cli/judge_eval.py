@@ -69,7 +69,9 @@ def judge_eval(
     against: Annotated[
         str | None, typer.Option(metavar="JUDGE", help="Another judge, at its defaults, on the same pairs.")
     ] = None,
-    retest: Annotated[int, typer.Option(min=0, help="Labelled pairs that are asked a second time.")] = 0,
+    retest: Annotated[
+        int, typer.Option(min=0, help="Labelled pairs that are asked a second time, anew in each run.")
+    ] = 0,
     responses: Annotated[
         str | None, typer.Option(metavar="STORE", help="Store whose run gave the canaries' and dSFT's responses.")
     ] = None,

@@ -25,7 +25,7 @@ from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
-from dadpo_bench.store.judgments import Keeper, Table
+from dadpo_bench.store.judgments import Keeper, Table, share_ratings
 from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import (
     Asked,
@@ -183,7 +183,15 @@ def tell_unscored(bench: Bench, reasons: Sequence[str]) -> None:
 
 
 def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label: str) -> list[str]:
-    owed = dict(responses)
+    """Of responses that say the same to the same prompt one is asked about, and all have its rating: they tie."""
+    alike: dict[Any, list[str]] = {}
+    for key, stored in responses.items():
+        said = (stored.response.prompt.key, *(reply.text for reply in stored.response.replies))
+        alike.setdefault(said, []).append(key)
+    several = [keys for keys in alike.values() if len(keys) > 1]
+    with bench.store.write() as session:
+        share_ratings(session, judge.key, several)
+    owed = {keys[0]: responses[keys[0]] for keys in alike.values()}
     with bench.store.read() as session:
         for chunk in chunks(list(responses)):
             query = select(schema.Rating.response_key).where(
@@ -200,6 +208,8 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label
         if asked:
             for index, rating in pointwise.rate(questions):
                 keep(rating, rating.value is not None, {"response_key": asked[index].key})
+    with bench.store.write() as session:
+        share_ratings(session, judge.key, several)
     return keep.reasons
 
 

@@ -1,6 +1,7 @@
 """How a judge does on labelled pairs: does it agree with people, and with itself?
 
-All it is asked goes through the store, so an interrupted evaluation goes on, and another run pays nothing.
+All it is asked goes through the store, so an interrupted evaluation goes on, and another run pays nothing; but for the
+retest, which is asked anew each time.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def measure(
     if retest:
         found["retest"] = _shown(_ask_again(judge, matches[:retest], orders[:retest]))
     if against:
-        ask(bench, against, matches, f"{against.name}: {labelled.name}")
+        tell_unscored(bench, ask(bench, against, matches, f"{against.name}: {labelled.name}"))
         other = scoring.prompt_outcomes(orders_of_matches(bench, against, matches))
         found["against"] = {
             "judge": against.name,

@@ -7,11 +7,13 @@ from threading import Condition, Thread
 from types import TracebackType
 from typing import Any, Self
 
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from dadpo_bench.store import schema
 from dadpo_bench.store.connection import Store
+from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import Outcome
 
 AT_RISK = 64
@@ -20,6 +22,8 @@ BATCH = AT_RISK // 2
 """Judgments that are worth a commit: so many more may come while it is made."""
 SECONDS = 0.25
 """What a judgment waits for others to share a commit with, at most."""
+
+_UNPAID = {"tokens": 0, "answer_tokens": 0, "seconds": 0.0}
 
 Table = type[schema.Rating] | type[schema.Verdict]
 
@@ -44,6 +48,25 @@ def keeping(table: Table, dialect: str) -> Any:
         set_={column.name: statement.excluded[column.name] for column in columns if not column.primary_key},
         where=_UNSCORED[table],
     )
+
+
+def share_ratings(session: Session, judge_key: str, alike: Sequence[Sequence[str]]) -> None:
+    """Keep for every response, by its key, what was said of one of those that say the same; it cost nothing more."""
+    ratings = schema.Rating.__table__
+    query = select(ratings).where(ratings.c.judge_key == judge_key)
+    found = {
+        row["response_key"]: row
+        for part in chunks([key for keys in alike for key in keys])
+        for row in session.execute(query.where(ratings.c.response_key.in_(part))).mappings()
+    }
+    shared = []
+    for keys in alike:
+        said = sorted((found[key] for key in keys if key in found), key=lambda row: row["value"] is None)
+        for key in keys if said else ():
+            if key != said[0]["response_key"]:
+                shared.append({**said[0], **_UNPAID, "response_key": key})
+    if shared:
+        keep_judgments(session, schema.Rating, shared)  # which leaves those alone that have a rating of their own
 
 
 class Keeper:

@@ -48,8 +48,9 @@ _MOST_TOKENS = 2**31 - 1
 _TOO_LONG = re.compile(r"context (?:length|size|window)", re.IGNORECASE)
 """vLLM and llama.cpp say so in words alone."""
 
-_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
-"""A key put here by mistake is refused unsaid, before messages and stored recipes repeat it."""
+_VARIABLE = r"[A-Z_][A-Z0-9_]*"
+"""Capitals alone: keys such as hf_… have small letters. One put here by mistake is refused unsaid, before messages and
+stored recipes repeat it."""
 _HEADER = r"^[A-Za-z0-9_-]+$"
 
 _REFUSED_SETTINGS = {
@@ -71,8 +72,7 @@ class EndpointConfig(BackendConfig):
     )
     api_key_env: str = Field(
         "OPENAI_API_KEY",
-        pattern=_VARIABLE,
-        description="NAME of the environment variable that holds the API key, never the key itself. "
+        description="NAME, in capitals, of the environment variable that holds the API key, never the key itself. "
         "A local endpoint needs none.",
     )
     key_header: str = Field(
@@ -116,12 +116,19 @@ class EndpointConfig(BackendConfig):
         description="Upper end of the first random pause between attempts, seconds; doubled each time.",
     )
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, variable: str) -> str:
+        if not re.fullmatch(_VARIABLE, variable):
+            raise ValueError("write the NAME, in capitals, of the environment variable that holds the key")
+        return variable
+
     @field_validator("headers")
     @classmethod
     def _names(cls, headers: dict[str, str], given: ValidationInfo) -> dict[str, str]:
         for header, variable in headers.items():
             if not (re.fullmatch(_HEADER, header) and re.fullmatch(_VARIABLE, variable)):
-                raise ValueError("write HEADER: NAME, of the environment variable that holds the value")
+                raise ValueError("write HEADER: NAME, in capitals, of the environment variable that holds the value")
             if header.lower() in ("authorization", given.data.get("key_header", "").lower()):
                 raise ValueError(f"{header} carries the API key: set api_key_env and key_header")
         return headers

@@ -158,7 +158,7 @@ def test_retry_after_is_seconds_or_a_date(header: str, low: float, high: float) 
     assert low <= (retry_after(status_error(header)) or 0.0) <= high
 
 
-@pytest.mark.parametrize("header", ["", "soon", "1 2 3"])
+@pytest.mark.parametrize("header", ["", "soon", "1 2 3", "Wed, 21 Oct 99999999999999 07:28:00 GMT"])
 def test_a_retry_after_that_means_nothing_is_ignored(header: str) -> None:
     assert retry_after(status_error(header)) is None
 
@@ -510,8 +510,9 @@ def test_it_works_inside_a_running_event_loop() -> None:
     assert asyncio.run(notebook())[0][1].outcome is Outcome.win
 
 
-def test_a_key_in_place_of_its_variables_name_is_refused_and_not_repeated() -> None:
-    settings = {"model": "judge", "base_url": "http://127.0.0.1/v1", "api_key_env": "sk-planted-key"}
-    with pytest.raises(UserError, match="api_key_env") as refused:
+@pytest.mark.parametrize("key", ["sk-planted-key", "hf_plantedKey0123", "0123planted"])
+def test_a_key_in_place_of_its_variables_name_is_refused_and_not_repeated(key: str) -> None:
+    settings = {"model": "judge", "base_url": "http://127.0.0.1/v1", "api_key_env": key}
+    with pytest.raises(UserError, match="api_key_env: write the NAME") as refused:
         check_judge("chat", settings)
     assert "planted" not in str(refused.value)

@@ -87,6 +87,7 @@ def test_a_header_value_no_header_may_carry_is_refused_unsaid(monkeypatch: pytes
     "settings",
     [
         {"headers": {"X-Api-Key": "sk-planted-key"}},
+        {"headers": {"X-Api-Key": "hf_planted"}},
         {"headers": {"X-Api-Key: sk-planted-key": "NAME"}},
         {"key_header": "sk planted-key"},
         {"api_version": "2024&key=planted"},
@@ -95,8 +96,7 @@ def test_a_header_value_no_header_may_carry_is_refused_unsaid(monkeypatch: pytes
 def test_a_setting_that_holds_a_secret_or_worse_is_refused_unsaid(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
         check_judge("chat", {"model": "j", "base_url": "http://127.0.0.1/v1", **settings})
-    assert "planted-key" not in str(caught.value)
-    assert "=planted" not in str(caught.value)
+    assert "planted" not in str(caught.value)
 
 
 @pytest.mark.parametrize("header", ["authorization", "API-KEY"])

@@ -114,6 +114,7 @@ def test_any_text_comes_through_as_it_is_but_for_control_tokens(question: str, a
 
 TOKENS = ["<|im_start|>", "<|eot_id|>", "<|endoftext|>", "<｜User｜>", "<turn|>"]
 TOKENS += ["</s>", "<s>", "[INST]", "[/INST]", "<start_of_turn>", "<eos>"]
+TOKENS += ["<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CALLS]", "[|user|]", "[|endofturn|]"]
 
 
 @pytest.mark.parametrize("token", TOKENS)
@@ -123,7 +124,8 @@ def test_control_tokens_are_broken(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a |> b", "if a <b and c> d", "<b>bold</b>", "x <- y | z", "arr[INSTANCE]", "1 < 2 |"]
+    "text",
+    ["a |> b", "if a <b and c> d", "<b>bold</b>", "x <- y | z", "arr[INSTANCE]", "1 < 2 |", "[|a| b]", "1 << SYS >> 2"],
 )
 def test_code_and_markup_are_left_alone(text: str) -> None:
     assert template.inert(text) == text

@@ -138,6 +138,16 @@ def test_why_nothing_was_scored_is_told(pairs: Path, tmp_path: Path) -> None:
     assert "6 unscored (unparsable); run again to ask once more" in done.output
 
 
+def test_what_the_other_judge_left_unscored_is_told_too(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(says("I cannot decide.")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        options = ["--against", "chat:m", "--pairs", str(pairs), "--store", str(tmp_path / "x.sqlite3")]
+        done = CliRunner().invoke(app, ["judge-eval", "longer", *options])
+    assert "6 unscored (unparsable); run again to ask once more" in done.output
+
+
 def test_two_judges_are_compared_on_the_same_pairs(pairs: Path, tmp_path: Path) -> None:
     with serving(fair) as server:
         (found,) = ask(server, tmp_path / "x.sqlite3", "--pairs", pairs, "--against", "longer")["sets"]
