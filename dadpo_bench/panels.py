@@ -81,6 +81,11 @@ class Panel:
         """Whom everybody but the canaries is compared with; None where responses are only rated."""
         return next((e.contestants[0] for e in self.entrants if e.kind in BASELINES), None)
 
+    @property
+    def rated_alone(self) -> bool:
+        """Whether responses are rated and meet nobody, for want of a baseline."""
+        return self.judgments.pointwise and self.baseline is None
+
     def per_seed(self) -> Panel:
         """With each training seed as an entrant of its own."""
         return replace(self, entrants=tuple(grouped([c for e in self.entrants for c in e.contestants], per_seed=True)))
@@ -147,6 +152,10 @@ class Panel:
         """(seeds, prompts) of what a pointwise judge gave, in its own unit; NaN where it gave nothing."""
         at = np.stack([self.given[c.key].responses for c in entrant.contestants])
         return np.where(at >= 0, self.judgments.ratings[at], np.nan)
+
+    def standing(self, entrant: Entrant) -> Floats:
+        """(seeds, prompts) of what two contestants are compared by: outcomes in [0, 1], ratings where `rated_alone`."""
+        return self.ratings(entrant) if self.rated_alone else scoring.prompt_outcomes(self.orders(entrant))
 
     def ratings_by_turn(self, entrant: Entrant) -> Floats:
         """(turns, seeds, prompts): as `ratings`, where turns were rated apart; no turn where they were not."""

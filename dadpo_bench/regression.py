@@ -1,9 +1,9 @@
-"""`check`: has a stored result got worse by more than chance? One-sided, paired by prompt, Holm-corrected."""
+"""`check`: which stored results got better or worse by more than chance? Paired by prompt, Holm over the rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -15,25 +15,45 @@ from sqlalchemy.orm import Session
 from dadpo_bench import scoring
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
+from dadpo_bench.judging.judgments import told_apart
 from dadpo_bench.leaderboard import number
-from dadpo_bench.panels import DRAWS, SEED, panels
+from dadpo_bench.open_board import is_open
+from dadpo_bench.panels import BASELINES, DRAWS, SEED, Entrant, Panel, panels
+from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, schema
 from dadpo_bench.tables import print_table
 from dadpo_bench.types import content_key
 
+Verdict = Literal["better", "same", "worse"]
+
+_STYLES: Mapping[Verdict, str | None] = {"worse": "red", "better": "green", "same": None}
+"""In the order in which a table has them."""
+
+
+class Place(NamedTuple):
+    """Where a row stands, as a board names it."""
+
+    recipe: str
+    judge: str
+    task: str
+    contestant: str
+
+    def __str__(self) -> str:
+        return " / ".join(self)
+
 
 class _Row(NamedTuple):
     """A contestant's outcomes on one task by one judge."""
 
-    place: tuple[str, ...]
+    identity: tuple[str, ...]
     """Keys of protocol, task and judge (but for its arithmetic), and the contestant's name: equal for two stores."""
     settings: Mapping[str, Any]
     judge_key: str
-    shown: tuple[str, str, str, str]
-    """Recipe, judge, task and contestant as a board names them."""
+    place: Place
+    measure: str
     outcomes: dict[str, Floats]
-    """(seeds,) outcomes of every prompt that was scored under some seed."""
+    """(seeds,) of every prompt that was scored under some seed."""
 
 
 class Compared(NamedTuple):
@@ -43,64 +63,137 @@ class Compared(NamedTuple):
     judge: str
     task: str
     contestant: str
+    measure: str
+    """`win rate`, per cent; or `rating`, in the judge's unit, where responses meet no baseline."""
     prompts: int
+    """That both scored."""
     seeds_before: int
     seeds_after: int
     before: float
+    """On the shared prompts, as `after`."""
     after: float
     difference: float
     low: float
     high: float
     p_value: float
+    """Two-sided."""
     p_holm: float
-    dropped: bool
-    """Whether p (Holm) is under the level asked for and the interval, which knows of seeds, lies below 0."""
+    verdict: Verdict
+    """`same`: not told apart. Proven is what has p (Holm) under the level asked for, and an interval, which knows of
+    seeds, on one side of 0."""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return Place(self.recipe, self.judge, self.task, self.contestant)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it is proven to be worse."""
+        return self.verdict == "worse"
+
+    @property
+    def evidence(self) -> str:
+        """The figures behind the verdict, in one line."""
+        unit = " points" if self.measure == "win rate" else ""
+        return (
+            f"{self.measure} {self.change}, difference {self.gap}{unit} (95 %), p (Holm) {number(self.p_holm, 4)}, "
+            f"{counted(self.prompts, 'prompts')}, seeds {self.seeds_before} → {self.seeds_after}"
+        )
+
+    @property
+    def change(self) -> str:
+        """Before → after."""
+        return f"{number(self.before, self._digits)} → {number(self.after, self._digits)}"
+
+    @property
+    def gap(self) -> str:
+        """The difference and its interval."""
+        estimate, low, high = (number(v, self._digits, sign=True) for v in (self.difference, self.low, self.high))
+        return f"{estimate} ({low} to {high})"
+
+    @property
+    def _digits(self) -> int:
+        return 1 if self.measure == "win rate" else 2
+
+    def as_data(self) -> dict[str, Any]:
+        """For machines."""
+        return {**self._asdict(), "dropped": self.dropped}
 
 
-def compare_stores(new: Store, old: Store, alpha: float) -> tuple[list[Compared], list[str]]:
-    """Every row that both stores have, paired by prompt; and the new rows that the old store does not have.
+class Comparison(NamedTuple):
+    """What two stores say of each other."""
 
-    Rows belong together by content: protocol, prompts, judge, contestant and settings. Raises `UserError` where
-    the stores share no row.
+    rows: list[Compared]
+    new: list[Place]
+    """Rows of the current store that the other does not have."""
+    gone: list[Place]
+    """Rows of the other store that the current one does not have."""
+
+
+def compare_stores(new: Store, old: Store, alpha: float, reporter: Reporter | None = None) -> Comparison:
+    """Every row that both stores have, paired by prompt, and those that only one has.
+
+    Rows belong together by content: protocol, prompts, judge, contestant and settings; on open boards prompts need
+    not all be shared. Raises `UserError` where the stores share no row.
     """
-    stored = _rows(old)
-    raw: list[tuple[_Row, Floats, Floats, scoring.Difference]] = []
-    alone: list[str] = []
-    for row in _rows(new):
-        partner = _partner(row, stored)
-        found = None
-        if partner is not None:
-            prompts = [p for p in partner.outcomes if p in row.outcomes]
-            after, before = (np.stack([side.outcomes[p] for p in prompts], 1) for side in (row, partner))
-            counts = scoring.bootstrap_counts(len(prompts), DRAWS, SEED)
-            found = scoring.paired_difference(after, before, counts, seed=SEED, alternative="less")
-        if found is None:
-            alone.append(" / ".join(row.shown))
+    reporter = reporter or silent()
+    stored = _rows(old, reporter)
+    by_identity: dict[tuple[str, ...], list[_Row]] = {}
+    for row in stored:
+        by_identity.setdefault(row.identity, []).append(row)
+    alone: list[Place] = []
+    paired: list[tuple[_Row, _Row]] = []
+    for row in _rows(new, reporter):
+        partner = _partner(row, by_identity.get(row.identity, ()))
+        if partner is None:
+            alone.append(row.place)
         else:
-            raw.append((row, before, after, found))
+            paired.append((row, partner))
+    sides = [tuple(np.stack([r.outcomes[p] for p in _shared(*pair)], 1) for r in pair) for pair in paired]
+    differences = scoring.paired_differences([(ours, theirs) for ours, theirs in sides], draws=DRAWS, seed=SEED)
+    raw = [
+        (row, after, before, found)
+        for (row, _), (after, before), found in zip(paired, sides, differences, strict=True)
+        if found is not None
+    ]
     if not raw:
         raise UserError(
-            f"{new.name} and {old.name} share no row: equal models, prompts, dSFT settings, judge and method needed"
+            f"{new.name} and {old.name} share no row: equal models, prompts, dSFT settings, judge and method needed, "
+            "and two prompts that both scored"
         )
     corrected = scoring.holm([found.p_value for *_, found in raw])
-    compared = [
-        Compared(
-            *row.shown,
-            prompts=found.prompts,
-            seeds_before=before.shape[0],
-            seeds_after=after.shape[0],
-            before=_mean(before),
-            after=_mean(after),
-            difference=found.estimate,
-            low=found.low,
-            high=found.high,
-            p_value=found.p_value,
-            p_holm=p,
-            dropped=p < alpha and found.high < 0,
-        )
-        for (row, before, after, found), p in zip(raw, corrected, strict=True)
-    ]
-    return compared, alone
+    rows = [_compared(*one, p_holm, alpha) for one, p_holm in zip(raw, corrected, strict=True)]
+    met = {id(partner) for _, partner in paired}
+    alone += [row.place for (row, _), found in zip(paired, differences, strict=True) if found is None]
+    return Comparison(rows, alone, [row.place for row in stored if id(row) not in met])
+
+
+def _compared(
+    row: _Row, after: Floats, before: Floats, found: scoring.Difference, p_holm: float, alpha: float
+) -> Compared:
+    scale = 100 if row.measure == "win rate" else 1
+    proven = p_holm < alpha
+    verdict: Verdict = "worse" if proven and found.high < 0 else "better" if proven and found.low > 0 else "same"
+    return Compared(
+        *row.place,
+        measure=row.measure,
+        prompts=found.prompts,
+        seeds_before=before.shape[0],
+        seeds_after=after.shape[0],
+        before=scale * _mean(before),
+        after=scale * _mean(after),
+        difference=found.estimate * scale / 100,
+        low=found.low * scale / 100,
+        high=found.high * scale / 100,
+        p_value=found.p_value,
+        p_holm=p_holm,
+        verdict=verdict,
+    )
+
+
+def _shared(row: _Row, partner: _Row) -> list[str]:
+    return [prompt for prompt in partner.outcomes if prompt in row.outcomes]
 
 
 def _partner(row: _Row, stored: Sequence[_Row]) -> _Row | None:
@@ -109,35 +202,55 @@ def _partner(row: _Row, stored: Sequence[_Row]) -> _Row | None:
     def agree(other: _Row) -> bool:
         # A setting that only one side knows of came with a later version, at a default that changes nothing.
         common = row.settings.keys() & other.settings.keys()
-        return row.place == other.place and all(row.settings[k] == other.settings[k] for k in common)
+        return all(row.settings[k] == other.settings[k] for k in common)
 
     fitting = [other for other in stored if agree(other) and other.outcomes.keys() & row.outcomes.keys()]
     return min(fitting, key=lambda other: other.judge_key != row.judge_key, default=None)
 
 
 def _mean(outcomes: Floats) -> float:
-    """(seeds, prompts) → per cent, as the board's win rate."""
-    return 100 * float(np.nanmean(scoring.nanmean(outcomes, 0)))
+    """(seeds, prompts) → their mean, as the board's."""
+    return float(np.nanmean(scoring.nanmean(outcomes, 0)))
 
 
-def _rows(store: Store) -> list[_Row]:
-    found = []
+def _rows(store: Store, reporter: Reporter) -> list[_Row]:
+    found: list[_Row] = []
     with store.read() as session:
-        for protocol, judge in _scored(session):
-            identity = _portable(judge.identity)
-            name = "" if "panel" in identity else judge.name  # a panel's names its members in the order asked for
-            for panel in panels(session, protocol.key, judge.key):
-                for entrant in panel.entrants:
-                    if entrant.kind not in ("method", "student"):
-                        continue
-                    outcomes = scoring.prompt_outcomes(panel.orders(entrant))
-                    given = {p: o for p, o in zip(panel.prompts, outcomes.T, strict=True) if not np.isnan(o).all()}
-                    first = entrant.contestants[0]
-                    if given:
-                        place = (protocol.key, panel.task.key, content_key(name, identity), first.name)
-                        shown = (protocol.name, judge.name, panel.task.name, entrant.label)
-                        found.append(_Row(place, first.settings, judge.key, shown, given))
+        scored = _scored(session)
+        judges = {judge.key: judge for _, judge in scored}
+        names = dict(zip(judges, told_apart(list(judges.values())), strict=True))
+        with reporter.bar(f"reading {store.name}", len(scored), "boards") as bar:
+            for protocol, judge in scored:
+                identity = _portable(judge.identity)
+                # A panel's name has its members in the order asked for.
+                judged = content_key("" if "panel" in identity else judge.name, identity)
+                for panel in panels(session, protocol.key, judge.key):
+                    task = panel.task.name if is_open(protocol.settings) else panel.task.key
+                    for entrant, outcomes in _standing(panel):
+                        first = entrant.contestants[0]
+                        found.append(
+                            _Row(
+                                (protocol.key, task, judged, first.name),
+                                first.settings,
+                                judge.key,
+                                Place(protocol.name, names[judge.key], panel.task.name, entrant.label),
+                                "rating" if panel.rated_alone else "win rate",
+                                outcomes,
+                            )
+                        )
+                bar.advance()
     return found
+
+
+def _standing(panel: Panel) -> Iterator[tuple[Entrant, dict[str, Floats]]]:
+    """Everybody who is neither baseline nor canary and was scored: (seeds,) by prompt."""
+    for entrant in panel.entrants:
+        if entrant.kind in (*BASELINES, "canary"):
+            continue
+        outcomes = panel.standing(entrant)
+        given = {p: o for p, o in zip(panel.prompts, outcomes.T, strict=True) if not np.isnan(o).all()}
+        if given:
+            yield entrant, given
 
 
 def _portable(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,35 +265,55 @@ def _scored(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:
     query = select(schema.Score.protocol_key, schema.Score.judge_key).distinct()
     return [
         (session.get_one(schema.Protocol, protocol), session.get_one(schema.Judge, judge))
-        for protocol, judge in session.execute(query)
+        for protocol, judge in sorted(tuple(row) for row in session.execute(query))
     ]
 
 
-def show(console: Console, found: Sequence[Compared], alone: Sequence[str], alpha: float) -> None:
-    """The table, what was left out of it, and the verdict in words."""
-    judges = sorted({c.judge for c in found})
-    table = Table(title=escape(f"win rate, %, before → after; judge {', '.join(judges)}"), padding=(0, 0))
+def show(console: Console, found: Comparison, alpha: float) -> None:
+    """The tables, what was left out of them, and the verdict in words."""
+    for measure in sorted({c.measure for c in found.rows}, reverse=True):
+        _show_table(console, [c for c in found.rows if c.measure == measure])
+    for line in _lines(found, alpha):
+        console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _lines(found: Comparison, alpha: float) -> Iterator[str]:
+    for where, places in (("the store compared with", found.new), ("this store", found.gone)):
+        if places:
+            named = "; ".join(map(str, places[:_NAMED]))
+            more = f"; and {len(places) - _NAMED:,} more" if len(places) > _NAMED else ""
+            yield f"not compared, for want of a partner in {where}: {named}{more}"
+    yield from (f"proven drop: {c.contestant} on {c.task}, judge {c.judge}" for c in found.rows if c.dropped)
+    if any(1 in (c.seeds_before, c.seeds_after) for c in found.rows):
+        yield "one training seed on a side: how far training alone moves a row is not known"
+    better, same, worse = (sum(c.verdict == verdict for c in found.rows) for verdict in ("better", "same", "worse"))
+    level = f"at {alpha:g} (two-sided, Holm over {counted(len(found.rows), 'rows')})"
+    told = f"{better} better, {same} not told apart, {worse} worse {level}"
+    yield told if worse else f"{told}: no drop is proven"
+
+
+_NAMED = 10
+"""Rows without a partner that are named; --json and --junit have all."""
+
+
+def _show_table(console: Console, rows: Sequence[Compared]) -> None:
+    recipes, judges = ({getattr(c, name) for c in rows} for name in ("recipe", "judge"))
+    title = f"{rows[0].measure}{', %' * (rows[0].measure == 'win rate')}, before → after"
+    if len(judges) == 1:
+        title += f"; judge {rows[0].judge}"
+    table = Table(title=escape(title), padding=(0, 0))
     table.add_column("task, contestant")
-    for name in ("seeds", "before → after", "difference (95 %)", "p (Holm)"):
+    for name in ("verdict", "seeds", "before → after", "difference (95 %)", "p (Holm)"):
         table.add_column(name, no_wrap=True)
-    for c in found:
+    for c in sorted(rows, key=lambda c: list(_STYLES).index(c.verdict)):
+        more = [c.judge] * (len(judges) > 1) + [c.recipe] * (len(recipes) > 1)
         table.add_row(
-            escape(f"{c.task}, {c.contestant}" + (f", {c.judge}" if len(judges) > 1 else "")),
+            escape(", ".join([c.task, c.contestant, *more])),
+            c.verdict,
             f"{c.seeds_before} → {c.seeds_after}",
-            f"{number(c.before)} → {number(c.after)}",
-            f"{number(c.difference, sign=True)} ({number(c.low, sign=True)} to {number(c.high, sign=True)})",
+            c.change,
+            c.gap,
             number(c.p_holm, 3),
-            style="red" if c.dropped else None,
+            style=_STYLES[c.verdict],
         )
     print_table(console, table)
-    if alone:
-        console.print(f"not compared, for want of a partner: {'; '.join(alone)}", markup=False, highlight=False)
-    dropped = [c for c in found if c.dropped]
-    for c in dropped:
-        console.print(f"proven drop: {c.contestant} on {c.task}, judge {c.judge}", markup=False, highlight=False)
-    if any(1 in (c.seeds_before, c.seeds_after) for c in found):
-        console.print("one training seed on a side: how far training alone moves a row is not known", highlight=False)
-    if not dropped:
-        console.print(
-            f"no drop is proven at {alpha:g} (one-sided, Holm over {counted(len(found), 'rows')})", highlight=False
-        )

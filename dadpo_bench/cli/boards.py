@@ -122,15 +122,26 @@ def _check_board(opened: Store) -> None:
 def check(
     store: StoreOption = STORE,
     against: Annotated[str, typer.Option(help="Store to compare with.")] = str(REFERENCE_STORE),
-    alpha: Annotated[float, typer.Option(min=0, max=1, help="Level of the one-sided test, over all rows.")] = 0.05,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Level of the two-sided test, over all rows.")] = 0.05,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE.xml", help="Write JUnit XML too: a case for each row.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Exit 1 only for a drop that the data can prove: one-sided, clustered by prompt, Holm over the rows.
+    """Tell rows that got better, worse, or cannot be told apart; exit 1 only for a drop that the data can prove.
 
-    The 95 % interval, over prompts and training seeds, must lie below 0 as well. What cannot be compared exits 2.
+    Proven is what has p under --alpha (paired by prompt, Holm over all rows) and a 95 % interval, over prompts and
+    training seeds, on one side of 0. Boards of imported contestants are compared too, ratings without a baseline by
+    their means. What cannot be compared exits 2.
 
-    Example: dadpo-bench check --store results/local.sqlite3 --against results/reference.sqlite3
+    Examples:
+
+      dadpo-bench check --store results/local.sqlite3 --against results/reference.sqlite3
+
+      dadpo-bench check --against results/committed.sqlite3 --junit check.xml
     """
+    from dadpo_bench.junit import write_junit
+    from dadpo_bench.progress import Reporter
     from dadpo_bench.regression import compare_stores, show
     from dadpo_bench.store import open_store
 
@@ -139,14 +150,24 @@ def check(
         if against == str(REFERENCE_STORE) and not REFERENCE_STORE.is_file():
             raise UserError(f"no {REFERENCE_STORE} here: run in the project's folder, or name a store with --against")
         theirs = open_store(against, create=False)
-        found, alone = compare_stores(mine, theirs, alpha)
+        errors = Console(stderr=True)
+        reporter = Reporter(errors, quiet=as_json or not errors.is_terminal)
+        with reporter.running():
+            found = compare_stores(mine, theirs, alpha, reporter)
+        if junit is not None:
+            write_junit(junit, found)
     except (WorkError, OSError) as error:  # by 1 it says that a drop is proven
         raise UserError(str(error)) from error
     if as_json:
-        typer.echo(json.dumps({"rows": [f._asdict() for f in found], "not_compared": alone}, indent=1))
+        rows = [row.as_data() for row in found.rows]
+        typer.echo(
+            json.dumps(
+                {"rows": rows, "not_compared": list(map(str, found.new)), "gone": list(map(str, found.gone))}, indent=1
+            )
+        )
     else:
-        show(Console(), found, alone, alpha)
-    if any(f.dropped for f in found):
+        show(Console(), found, alpha)
+    if any(row.dropped for row in found.rows):
         raise typer.Exit(1)
 
 

@@ -20,6 +20,7 @@ from dadpo_bench.scoring.intervals import (
     holm,
     interval,
     paired_difference,
+    paired_differences,
     sign_flip_p,
 )
 from dadpo_bench.scoring.length_control import (
@@ -92,6 +93,7 @@ __all__ = [
     "markdown_counts",
     "nanmean",
     "paired_difference",
+    "paired_differences",
     "points",
     "power_of",
     "prompt_outcomes",

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from dadpo_bench.scoring.outcomes import Floats, nanmean
 
 Counts = NDArray[np.int16]
-
-Alternative = Literal["two-sided", "less"]
 
 _EXACT = 12
 """Up to so many prompts that differ the sign-flip test enumerates all flips."""
@@ -112,22 +110,15 @@ class Difference(NamedTuple):
     prompts: int
 
 
-def paired_difference(
-    first: Floats,
-    second: Floats,
-    counts: Counts,
-    *,
-    seed: int,
-    alternative: Alternative = "two-sided",
-) -> Difference | None:
+def paired_difference(first: Floats, second: Floats, counts: Counts, *, seed: int) -> Difference | None:
     """Two (seeds, prompts) outcomes of the same prompts → their difference; None under two shared prompts.
 
     The interval is crossed over prompts and seeds: with equal numbers of seeds, seed s of one goes with seed s
     of the other; else each side's seeds are drawn apart. A single seed adds no variance: it is not known. The
-    p-value flips the signs of per-prompt differences of seed means: `less` asks whether the first is worse.
+    p-value flips the signs of per-prompt differences of seed means.
     """
     alike = first.shape[0] == second.shape[0]
-    by_prompt = nanmean(first - second, 0) if alike else nanmean(first, 0) - nanmean(second, 0)
+    by_prompt = _gaps(first, second)
     shared = ~np.isnan(by_prompt)
     if shared.sum() < 2:
         return None
@@ -137,8 +128,38 @@ def paired_difference(
         sides = (np.where(shared, side, np.nan) for side in (first, second))
         ours, theirs = (bootstrap_means(side, counts, seed + i) for i, side in enumerate(sides))
         means = ours - theirs
-    p_value = sign_flip_p(by_prompt[shared], seed=seed, alternative=alternative)
+    p_value = sign_flip_p(by_prompt[shared], seed=seed)
     return Difference(100 * float(by_prompt[shared].mean()), *_percentiles(means), p_value, int(shared.sum()))
+
+
+def paired_differences(pairs: Sequence[tuple[Floats, Floats]], *, draws: int, seed: int) -> list[Difference | None]:
+    """`paired_difference` of many pairs, each on prompts of its own; one product serves all of as many prompts."""
+    cut: list[tuple[Floats, Floats]] = []
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for place, (first, second) in enumerate(pairs):
+        shared = ~np.isnan(_gaps(first, second))
+        cut.append((first[:, shared], second[:, shared]))
+        by_size[int(shared.sum())].append(place)
+    found: list[Difference | None] = [None] * len(pairs)
+    for prompts, places in by_size.items():
+        if prompts < 2:
+            continue
+        counts = bootstrap_counts(prompts, draws, seed)
+        even = [place for place in places if len(cut[place][0]) == len(cut[place][1])]
+        uneven = [place for place in places if len(cut[place][0]) != len(cut[place][1])]
+        means = dict(zip(even, all_bootstrap_means([cut[k][0] - cut[k][1] for k in even], counts, seed), strict=True))
+        ours, theirs = (all_bootstrap_means([cut[k][side] for k in uneven], counts, seed + side) for side in (0, 1))
+        means |= {place: one - other for place, one, other in zip(uneven, ours, theirs, strict=True)}
+        gaps = np.stack([_gaps(*cut[place]) for place in places])
+        for place, gap, p_value in zip(places, gaps, _sign_flips(gaps, seed=seed), strict=True):
+            found[place] = Difference(100 * float(gap.mean()), *_percentiles(means[place]), p_value, prompts)
+    return found
+
+
+def _gaps(first: Floats, second: Floats) -> Floats:
+    """Two (seeds, prompts) → (prompts,) differences of seed means, seed by seed where there are as many."""
+    alike = first.shape[0] == second.shape[0]
+    return nanmean(first - second, 0) if alike else nanmean(first, 0) - nanmean(second, 0)
 
 
 def all_paired_differences(
@@ -181,19 +202,28 @@ def _all_sign_flips(by_prompt: Floats, *, seed: int) -> dict[tuple[int, int], fl
         if np.count_nonzero(gaps) <= _EXACT:
             found[one, other] = sign_flip_p(gaps, seed=seed)
         else:
-            found[one, other] = _sampled_p(sums[:, one] - sums[:, other], gaps, "two-sided")
+            found[one, other] = _sampled_p(sums[:, one] - sums[:, other], gaps)
     return found
 
 
-def sign_flip_p(gaps: Floats, *, seed: int, draws: int = _FLIPS, alternative: Alternative = "two-sided") -> float:
-    """p-value of mean(gaps) = 0 by flipping signs: exact for few gaps, else sampled with the +1 correction."""
+def sign_flip_p(gaps: Floats, *, seed: int, draws: int = _FLIPS) -> float:
+    """Two-sided p of mean(gaps) = 0 by flipping signs: exact for few gaps, else sampled with the +1 correction."""
     if np.count_nonzero(gaps) > _EXACT:
-        return _sampled_p(_flipped_sums(gaps[:, None], draws, seed)[:, 0], gaps, alternative)
+        return _sampled_p(_flipped_sums(gaps[:, None], draws, seed)[:, 0], gaps)
     moving = gaps[gaps != 0]
     if not len(moving):
         return 1.0
     bits = np.arange(2 ** len(moving))[:, None] >> np.arange(len(moving)) & 1
-    return _as_extreme((2.0 * bits - 1.0) @ moving, gaps, alternative) / len(bits)
+    return _as_extreme((2.0 * bits - 1.0) @ moving, gaps) / len(bits)
+
+
+def _sign_flips(gaps: Floats, *, seed: int) -> list[float]:
+    """(pairs, prompts) → the `sign_flip_p` of each."""
+    sums = _flipped_sums(gaps.T, _FLIPS, seed)
+    return [
+        _sampled_p(own, gap) if np.count_nonzero(gap) > _EXACT else sign_flip_p(gap, seed=seed)
+        for own, gap in zip(sums.T, gaps, strict=True)
+    ]
 
 
 def _flipped_sums(columns: Floats, draws: int, seed: int) -> Floats:
@@ -203,16 +233,13 @@ def _flipped_sums(columns: Floats, draws: int, seed: int) -> Floats:
     return np.concatenate([(2.0 * bits[i : i + step] - 1.0) @ columns for i in range(0, draws, step)])
 
 
-def _sampled_p(flipped: Floats, gaps: Floats, alternative: Alternative) -> float:
-    return (_as_extreme(flipped, gaps, alternative) + 1) / (len(flipped) + 1)
+def _sampled_p(flipped: Floats, gaps: Floats) -> float:
+    return (_as_extreme(flipped, gaps) + 1) / (len(flipped) + 1)
 
 
-def _as_extreme(flipped: Floats, gaps: Floats, alternative: Alternative) -> int:
+def _as_extreme(flipped: Floats, gaps: Floats) -> int:
     # The slack keeps rounding from deciding ties.
-    slack = 1e-9 * np.abs(gaps).sum()
-    if alternative == "less":
-        return int((flipped <= gaps.sum() + slack).sum())
-    return int((np.abs(flipped) >= abs(gaps.sum()) - slack).sum())
+    return int((np.abs(flipped) >= abs(gaps.sum()) - 1e-9 * np.abs(gaps).sum()).sum())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

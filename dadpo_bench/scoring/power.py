@@ -32,7 +32,9 @@ def power_of(sd: float, effect: float, prompts: int, *, alpha: float = 0.05) -> 
     critical = float(t.ppf(1 - alpha / 2, free))
     if shift > critical + 10:  # scipy's noncentral t loses its digits out there, where power is 1 but for 1e-20
         return 1.0
-    return float(nct.sf(critical, free, shift) + nct.cdf(-critical, free, shift))
+    # Beyond 5 the wrong side has less than 1e-11, and scipy has NaN there.
+    wrong_side = nct.cdf(-critical, free, shift) if shift < 5 else 0.0
+    return float(nct.sf(critical, free, shift) + wrong_side)
 
 
 def prompts_needed(sd: float, effect: float, *, power: float = 0.8, alpha: float = 0.05) -> int:

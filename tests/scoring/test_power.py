@@ -23,6 +23,17 @@ def test_the_detectable_effect_answers_the_same_question() -> None:
     assert scoring.detectable_effect(30, 197) == pytest.approx(6, abs=0.02)
 
 
+def test_power_is_a_number_however_far_an_effect_lies_off() -> None:
+    # scipy 1.17.1's lower tail is NaN at many shifts from 6.5 deviations on (100 prompts, alpha 0.01: at 6.5 already).
+    shifts = np.arange(0.1, 20, 0.1)
+    for prompts, alpha in ((50, 0.05), (100, 0.05), (100, 0.01), (1000, 0.01)):
+        found = [scoring.power_of(math.sqrt(prompts), shift, prompts, alpha=alpha) for shift in shifts]
+        assert np.all(np.diff(found) > -1e-9)
+        assert found[-1] == pytest.approx(1)
+    # (2.626 + 0.845)/√100 ≈ 0.347 deviations by the normal's quantile and t's: 0.80 power at 1 %.
+    assert scoring.detectable_effect(1, 100, alpha=0.01) == pytest.approx(0.347, abs=0.003)
+
+
 def test_sign_flips_reach_5_per_cent_on_six_prompts_at_least() -> None:
     # All alike on 5 prompts: p = 2/2^5 = 0.0625; on 6: 0.03125.
     assert scoring.prompts_needed(0, 3) == scoring.prompts_needed(1, 300) == 6
