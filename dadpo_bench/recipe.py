@@ -251,10 +251,11 @@ def method_config(method: str, settings: Mapping[str, Any], where: str = "") -> 
 def essence(settings: Mapping[str, Any]) -> list[Any]:
     """Of a contestant's full settings, what belongs into keys: its method and what differs from the defaults.
 
-    How often validation is measured decides something only where the best weights are chosen by it.
+    How often validation is measured decides something only where the best weights are chosen by it. Of a model that
+    no method trained all settings do.
     """
-    if not settings:
-        return []
+    if "method" not in settings:
+        return [dict(settings)] if settings else []
     method = settings["method"]
     idle = {"method"} if settings.get("select") == "best" else {"method", "validations"}
     return [method, method_config(method, {k: v for k, v in settings.items() if k not in idle})]
