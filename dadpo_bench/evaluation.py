@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,16 +93,15 @@ def make_evaluation(wanted: Wanted, store: Store | None, *, key: bool = True) ->
     sampling = wanted.sampling.model_copy(update={"temperature": temperature})
     drawing = Drawing(sampling, own, wanted.seed)
 
-    def contender(name: str) -> Contender:
-        return _contender(name, known, drawing, wanted, key)
-
     baseline = None
     if wanted.baseline:
-        baseline = contender(wanted.baseline)
+        # Drawn once: contestants of all seeds meet the same answers, and so share a row.
+        once = replace(drawing, seed=None if wanted.seed is None else 0)
+        baseline = _contender(wanted.baseline, known, once, wanted, key)
     elif entry.kind == "pairwise" or entry.proxy:
         baseline = _own_baseline(wanted, task, known)
     names = dict.fromkeys(name for name in wanted.models if name != wanted.baseline)
-    entrants = tuple(contender(name) for name in names)
+    entrants = tuple(_contender(name, known, drawing, wanted, key) for name in names)
     if isinstance(baseline, Given):
         entrants = tuple(e for e in entrants if not (isinstance(e, Given) and e.name == baseline.name))
     if not entrants:
@@ -112,19 +111,14 @@ def make_evaluation(wanted: Wanted, store: Store | None, *, key: bool = True) ->
     return Evaluation(wanted, task, part, entrants, baseline)
 
 
-def _contender(
-    name: str, known: Mapping[str, Given], drawing: Drawing, wanted: Wanted, key: bool
-) -> Contender:
+def _contender(name: str, known: Mapping[str, Given], drawing: Drawing, wanted: Wanted, key: bool) -> Contender:
     """Who is meant: a contestant that was imported, else a model on disk, at the endpoint, or of the hub."""
     if name in known:
         return known[name]
     on_disk = name == NAME or Path(name).expanduser().is_dir()
     if wanted.endpoint is not None and not on_disk:
-        if drawing.seed is not None:
-            wanted = wanted._replace(endpoint={"seed": drawing.seed, **wanted.endpoint})
-        sampling = drawing.sampling
-        limits = {"max_tokens": sampling.max_new_tokens, "top_p": sampling.top_p}
-        return Model(name, drawing, remote_model({**limits, **wanted.endpoint, "model": name}, key=key))
+        own = {"max_tokens": drawing.sampling.max_new_tokens, "top_p": drawing.sampling.top_p, "seed": drawing.seed}
+        return Model(name, drawing, remote_model({**own, **wanted.endpoint, "model": name}, key=key))
     if not on_disk and "/" not in name:
         wrong = registry.unknown("model", name, [NAME, *sorted(known)])
         raise UserError(f"{wrong} (or name a directory or a Hugging Face id; one behind an endpoint by --base-url)")
@@ -219,13 +213,12 @@ def _entered(bench: Bench, evaluation: Evaluation, protocol_key: str, contender:
 
 def _matches(evaluation: Evaluation, answered: Sequence[Mapping[str, Stored]]) -> list[Match]:
     """On prompts that both sides answered; without a baseline a response stands on both sides, to be rated once."""
-    baseline, *entrants = answered if evaluation.baseline else [None, *answered]
-    return [
-        (responses[p.key], (baseline or responses)[p.key])
-        for responses in entrants
-        for p in evaluation.task.prompts
-        if p.key in responses and p.key in (baseline or responses)
-    ]
+    baseline, entrants = (answered[0], answered[1:]) if evaluation.baseline else (None, answered)
+    matches: list[Match] = []
+    for ours in entrants:
+        theirs = ours if baseline is None else baseline
+        matches += [(ours[p.key], theirs[p.key]) for p in evaluation.task.prompts if p.key in ours and p.key in theirs]
+    return matches
 
 
 def owed(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any] | None) -> list[str]:
@@ -233,6 +226,10 @@ def owed(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any] | N
 
     `judge` is None where it cannot be opened, e.g. without its key.
     """
+    absent = [c for c in evaluation.contenders if isinstance(c, Model) and not c.at_hand]
+    if absent:
+        names = ", ".join(contender.name for contender in absent)
+        return [f"owed: {names} is not fetched yet, so what it answered before is not known"]
     protocol_key = _note(bench, evaluation)
     lines: list[str] = []
     answered: list[Mapping[str, Stored]] = []

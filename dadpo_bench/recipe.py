@@ -311,7 +311,7 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | N
             content.pop("judge_settings", None)
         content["judge"] = judge
     for change in changes:
-        _apply(content, change)
+        apply_change(content, change)
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
@@ -350,20 +350,21 @@ def _kind(judge: Any) -> str:
     return str(judge).partition(":")[0]
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
+def apply_change(content: dict[str, Any], change: str, option: str = "--set") -> None:
+    """Set what `dotted.key=value` says, the value in YAML. Raises `UserError`, naming the option that gave it."""
     key, equals, value = change.partition("=")
     if not equals or not re.fullmatch(r"[\w./:-]+", key):
-        raise UserError(f"--set {change}: write it as dotted.key=value")
+        raise UserError(f"{option} {change}: write it as dotted.key=value")
     *path, last = key.split(".")
     place = content
     for part in path:
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
-            raise UserError(f"--set {change}: '{part}' has no settings of its own")
+            raise UserError(f"{option} {change}: '{part}' has no settings of its own")
     try:
         place[last] = yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"--set {change}: '{value}' is not a valid value") from error
+        raise UserError(f"{option} {change}: '{value}' is not a valid value") from error
 
 
 def _siblings(error: ValidationError) -> list[str]:

@@ -1,7 +1,7 @@
 """A chat model behind an endpoint as a contestant: it answers prompts, a conversation turn by turn.
 
-How it is asked (retries, places, keys, limits) is the judges' endpoint's; only what is sent and what is made of an answer
-differ.
+How it is asked (retries, places, keys, limits) is the judges' endpoint's; what is sent, and what is made of an answer,
+is its own.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ VERSION = 1
 class AnsweringConfig(EndpointConfig):
     """Which model answers, where and how. A prompt's own temperature comes with it, unless this one's is null."""
 
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: share of probability mass kept. 1 is not sent.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Nucleus sampling: share of probability mass kept. 1 is not sent."
+    )
     seed: int | None = Field(None, description="Sent where tokens are drawn; servers may ignore it. Null sends none.")
 
 
 _temperature: ContextVar[float] = ContextVar("temperature")
-"""Of the prompt at hand. Each asker is a task with a context of its own, and all share one pool, one bill and limits."""
+"""Of the prompt at hand. Each asker is a task with a context of its own; all share one pool, one bill, its limits."""
 
 
 class _Endpoint(Endpoint):

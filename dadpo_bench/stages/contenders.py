@@ -12,7 +12,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench.exchange.stored import keep_contestant
-from dadpo_bench.models import chat_tokenizer, find
+from dadpo_bench.models import chat_tokenizer, find, weights_key
+from dadpo_bench.models.loading import at_hand
 from dadpo_bench.open_board import is_open
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.contestants import answer, enter
@@ -99,8 +100,11 @@ class Model:
 
     @property
     def name(self) -> str:
-        """A directory by its own name."""
-        return self.asked_for if self.remote else Path(self.asked_for).name
+        """A directory by its own name, a Hugging Face id by its last part."""
+        if self.remote:
+            return self.asked_for
+        path = Path(self.asked_for).expanduser()
+        return path.resolve().name if path.is_dir() else path.name
 
     @cached_property
     def _directory(self) -> Path:
@@ -120,15 +124,18 @@ class Model:
 
     @cached_property
     def _weights(self) -> str:
-        from dadpo_bench.models import weights_key
-
         return weights_key(self._directory)[:8]
 
     @property
     def variant(self) -> str:
         """As of `Contender`."""
-        settings = {**self.settings, "seed": self.drawing.seed or 0} if self.drawing.drawn else self.settings
-        return ", ".join(f"{name} {value}" for name, value in settings.items())
+        shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in self.settings.items()}
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether it would answer without being fetched or converted first."""
+        return self.remote is not None or at_hand(self.asked_for)
 
     def check(self) -> None:
         """Raises `UserError` where it cannot be had; may download it."""
@@ -150,9 +157,7 @@ class Model:
         return {stored.response.prompt.key: stored for stored in responses}
 
 
-def _local(
-    bench: Bench, model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing, label: str
-) -> list[Stored]:
+def _local(bench: Bench, model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing, label: str) -> list[Stored]:
     groups: dict[float, list[Prompt]] = {}
     for prompt in prompts:
         groups.setdefault(drawing.of(prompt).temperature, []).append(prompt)

@@ -86,7 +86,9 @@ def collect_remote_responses(
                     bench.reporter.say(f"  {label}: {model.answerer.bill()}")
     if failed:
         most = sorted(set(failed), key=failed.count, reverse=True)[:3]
-        bench.reporter.say(f"  {label}: {len(failed)} without an answer ({'; '.join(most)}); run again to ask once more")
+        bench.reporter.say(
+            f"  {label}: {len(failed)} without an answer ({'; '.join(most)}); run again to ask once more"
+        )
     return [found[p.key] for p in prompts if p.key in found]
 
 
