@@ -9,11 +9,18 @@ from dadpo_bench.types import content_key
 _OPEN = "open"
 
 
-def open_protocol(task: str, baseline: str) -> dict[str, Any]:
-    """The protocol's row: who answers the same task against the same baseline may be compared."""
+def open_protocol(task: str, baseline: str, variant: str = "") -> dict[str, Any]:
+    """The protocol's row: who answers the same task against the same baseline may be compared.
+
+    `variant` says what a name does not: that it is not the whole task, or how the baseline was made to answer it.
+    """
     name = f"{task}, against {baseline}" if baseline else task
     settings = {_OPEN: {"task": task, "baseline": baseline}}
-    return {"key": content_key("open", task, baseline), "name": name[:200], "settings": settings}
+    more = []
+    if variant:
+        name, more = f"{name} ({variant})", [variant]
+        settings[_OPEN]["variant"] = variant
+    return {"key": content_key("open", task, baseline, *more), "name": name[:200], "settings": settings}
 
 
 def is_open(settings: dict[str, Any]) -> bool:

@@ -251,10 +251,11 @@ def method_config(method: str, settings: Mapping[str, Any], where: str = "") -> 
 def essence(settings: Mapping[str, Any]) -> list[Any]:
     """Of a contestant's full settings, what belongs into keys: its method and what differs from the defaults.
 
-    How often validation is measured decides something only where the best weights are chosen by it.
+    How often validation is measured decides something only where the best weights are chosen by it. Of a model that
+    no method trained all settings do.
     """
-    if not settings:
-        return []
+    if "method" not in settings:
+        return [dict(settings)] if settings else []
     method = settings["method"]
     idle = {"method"} if settings.get("select") == "best" else {"method", "validations"}
     return [method, method_config(method, {k: v for k, v in settings.items() if k not in idle})]
@@ -310,7 +311,7 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | N
             content.pop("judge_settings", None)
         content["judge"] = judge
     for change in changes:
-        _apply(content, change)
+        apply_change(content, change)
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
@@ -349,20 +350,21 @@ def _kind(judge: Any) -> str:
     return str(judge).partition(":")[0]
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
+def apply_change(content: dict[str, Any], change: str, option: str = "--set") -> None:
+    """Set what `dotted.key=value` says, the value in YAML. Raises `UserError`, naming the option that gave it."""
     key, equals, value = change.partition("=")
     if not equals or not re.fullmatch(r"[\w./:-]+", key):
-        raise UserError(f"--set {change}: write it as dotted.key=value")
+        raise UserError(f"{option} {change}: write it as dotted.key=value")
     *path, last = key.split(".")
     place = content
     for part in path:
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
-            raise UserError(f"--set {change}: '{part}' has no settings of its own")
+            raise UserError(f"{option} {change}: '{part}' has no settings of its own")
     try:
         place[last] = yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"--set {change}: '{value}' is not a valid value") from error
+        raise UserError(f"{option} {change}: '{value}' is not a valid value") from error
 
 
 def _siblings(error: ValidationError) -> list[str]:

@@ -106,6 +106,10 @@ class JudgeEntry(Entry):
 class BackendEntry(Entry):
     """Who answers a judge's questions: a model, and the way to it."""
 
+    answering: str = ""
+    """`package.module:attribute` of the same as a contestant (`types.Answerer`), made of its settings; empty where it
+    answers judges alone."""
+
 
 class ParserEntry(Entry):
     """How a judge's answer is read."""

@@ -283,6 +283,39 @@ class ShownJudge(Protocol):
         ...
 
 
+class Answerer(Protocol):
+    """A chat model elsewhere as a contestant, made of its settings by what a `BackendEntry` names as `answering`.
+
+    Making it raises `UserError` for wrong settings and, unless told `key=False`, for a missing key.
+    """
+
+    def identity(self) -> JsonObject:
+        """All that decides an answer, beside the prompt and the temperature, as far as anybody can know it."""
+        ...
+
+    def answers(
+        self, prompts: Sequence[Prompt], temperatures: Sequence[float]
+    ) -> Generator[tuple[int, Response | str]]:
+        """Yield (index, response) as conversations are answered, or the reason why one is not, which is no result.
+
+        Raises `UserError` where no prompt will be answered, `WorkError` where the server keeps failing or a limit is
+        reached; what was yielded before stands.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Ask nothing more; what is in flight is still yielded. Any thread may call it."""
+        ...
+
+    def estimate(self, prompts: Sequence[Prompt]) -> str:
+        """What answering all of these will cost, in one line."""
+        ...
+
+    def bill(self) -> str:
+        """What it has cost, in one line."""
+        ...
+
+
 class Member(NamedTuple):
     """A judge on a panel."""
 

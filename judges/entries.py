@@ -79,6 +79,7 @@ endpoint = BackendEntry(
     summary="any OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, llama.cpp, transformers serve",
     target="judges.backends.endpoint:Endpoint",
     config="judges.backends.endpoint:EndpointConfig",
+    answering="judges.answering:Answering",
 )
 
 local = BackendEntry(

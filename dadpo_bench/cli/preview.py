@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from dadpo_bench.judging.canaries import CANARIES
-from dadpo_bench.judging.comparisons import voices
+from dadpo_bench.judging.comparisons import Orders, voices
 from dadpo_bench.models import find
 from dadpo_bench.pipeline import Plan
 from dadpo_bench.planning.workload import CHARACTERS, FILLED
 from dadpo_bench.registry import JudgeEntry, judges
-from dadpo_bench.types import Comparison, JudgeContext, Prompt, Reply, Response, ShownJudge
+from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Prompt, Reply, Response, ShownJudge
 
 _SHOWN = 2
 
@@ -28,16 +28,32 @@ def show_questions(console: Console, plan: Plan) -> None:
     prompts = [prompt for task in plan.tasks for prompt in task.prompts]
     students = 1 + len(plan.trained) * len(plan.seeds)
     canaries = len(CANARIES) * min(recipe.evaluation.canary_prompts, len(plan.tasks[0].prompts))
+    # A pointwise judge rates the teacher's responses too.
+    counts = len(prompts) * students + canaries, len(prompts) * (students + 1) + canaries
+    judge = recipe.judge, recipe.judge_settings, recipe.orders
+    for previewed in previews(*judge, context, prompts, length, *counts):
+        previewed.show(console)
+
+
+def previews(
+    judge: str,
+    settings: JsonObject,
+    orders: Orders,
+    context: JudgeContext,
+    prompts: Sequence[Prompt],
+    length: int,
+    pairs: int,
+    responses: int,
+) -> Iterator[Preview]:
+    """What a judge, or each member of a panel, would be asked of responses that are not made yet, `length` characters
+    a turn: so many pairs of a pairwise judge, so many responses of a pointwise one.
+    """
     few = [_comparison(prompt, length) for prompt in prompts[:: max(1, len(prompts) // 100)]]
-    for voice in voices(recipe.judge, recipe.judge_settings):
-        pairwise = voice[1].kind == "pairwise"
-        # A pointwise judge rates the teacher's responses too.
-        count = len(prompts) * (students + (not pairwise)) + canaries
-        if pairwise and recipe.orders == "both":
-            count *= 2
-        asked = [_comparison(prompt, 0) for prompt in prompts]
+    asked = [_comparison(prompt, 0) for prompt in prompts]
+    for voice in voices(judge, settings):
+        count = responses if voice[1].kind == "pointwise" else pairs * (2 if orders == "both" else 1)
         if previewed := preview(*voice, context, asked, few, count):
-            previewed.show(console)
+            yield previewed
 
 
 class Preview(NamedTuple):

@@ -17,6 +17,10 @@ from dadpo_bench.cli.options import relative
 from dadpo_bench.leaderboard import Section, number, sections
 from dadpo_bench.places import REFERENCE_STORE
 from dadpo_bench.store import Store, open_store, schema
+from dadpo_bench.tables import print_table
+
+TEACHER = "teacher"
+"""The baseline of a recipe's protocol, by its name."""
 
 
 def show_result(
@@ -51,6 +55,23 @@ def show_result(
         console.print(f"  dadpo-bench check --store {relative(Path(store.name))}", markup=False, highlight=False)
 
 
+def show_ranking(console: Console, store: Store, protocol_key: str, judge_key: str, *, as_json: bool) -> None:
+    """The section of an open board that `eval` just scored."""
+    with store.read() as session:
+        found = [s for s in sections(session) if (s.protocol_key, s.judge_key) == (protocol_key, judge_key)]
+    if as_json:
+        typer.echo(json.dumps({"rows": _json(found), "board": str(store.board)}, indent=1))
+        return
+    for section in found:
+        console.print()
+        print_table(console, _table(section, ()))
+        for warning in section.warnings:
+            console.print(f"  {warning}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    for label, path in (("board", store.board), ("store", Path(store.name))):
+        console.print(f"{label:<12} {relative(path)}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _sections(store: Store, protocol_key: str, judge: str) -> list[Section]:
     with store.read() as session:
         return [s for s in sections(session) if s.protocol_key == protocol_key and s.judge == judge]
@@ -83,17 +104,20 @@ def _checkpoints(store: Store, protocol_key: str) -> list[tuple[str, Path]]:
 
 def _table(section: Section, reference: Sequence[Section]) -> Table:
     kind = "a proxy, not a preference judgment" if section.proxy else "an LLM judge"
+    baseline = next((row["baseline"] for row in section.board_rows), "")
+    trained = baseline == TEACHER
+    shown = "preference, flips, length" + (", KL from teacher" if trained else "")
+    against = "the teacher" if trained else baseline
+    title = f"{section.recipe}: win rate against {against}, % with 95 % interval" if baseline else section.recipe
     table = Table(
-        title=escape(
-            f"{section.recipe}: win rate against the teacher, % with 95 % interval\njudge {section.judge}, {kind}"
-        ),
-        caption=escape(f"preference, flips, length, KL from teacher: {' / '.join(section.domains)}"),
+        title=escape(f"{title}\njudge {section.judge}, {kind}"),
+        caption=escape(f"{shown}: {' / '.join(section.domains)}") if baseline else None,
         padding=(0, 0),
     )
-    table.add_column("method", style="bold", no_wrap=True)
+    table.add_column("method" if trained else "contestant", style="bold", no_wrap=True)
     for task, domain in section.domains.items():
         table.add_column(escape(f"{task}\n({domain}-domain)"), no_wrap=True)
-    for name in ("prefer-\nence", "flips", "un-\nscored", "length", "KL"):
+    for name in _figures(section):
         table.add_column(name, justify="right", no_wrap=True)
     for row in _by_contestant(section):
         table.add_row(escape(row[0]["contestant"]), *_cells(row, section))
@@ -105,6 +129,13 @@ def _table(section: Section, reference: Sequence[Section]) -> Table:
         for row in _by_contestant(other):
             table.add_row(escape(row[0]["contestant"]), *_cells(row, section), style="dim")
     return table
+
+
+def _figures(section: Section) -> list[str]:
+    """Columns behind the tasks'."""
+    trained = any(row["baseline"] == TEACHER for row in section.board_rows)
+    compared = ["prefer-\nence", "flips"] if any(row["baseline"] for row in section.board_rows) else []
+    return [*compared, "un-\nscored", "length", *(["KL"] if trained else [])]
 
 
 def _by_contestant(section: Section) -> list[list[dict[str, Any]]]:
@@ -120,19 +151,26 @@ def _cells(rows: Sequence[dict[str, Any]], section: Section) -> list[str]:
         values = [number(row[name], digits, sign=sign) for row in given]
         return "–" if set(values) == {"–"} else "/".join(values)
 
+    figures = {
+        "prefer-\nence": joined("preference_rate", 0, sign=True),
+        "flips": joined("flip_rate", 0),
+        "un-\nscored": str(sum(row["unscored"] for row in given)),
+        "length": joined("mean_length", 0),
+        "KL": joined("kl_from_teacher", 2),
+    }
     return [
         *(_rate(by_task.get(task)) for task in section.domains),
-        joined("preference_rate", 0, sign=True),
-        joined("flip_rate", 0),
-        str(sum(row["unscored"] for row in given)),
-        joined("mean_length", 0),
-        joined("kl_from_teacher", 2),
+        *(figures[name] for name in _figures(section)),
     ]
 
 
 def _rate(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
+    score = "" if row["single_score"] is None else number(row["single_score"], 2)
+    if not row["baseline"]:
+        return score or "–"
     if row["contestant"] == row["baseline"]:
-        return "baseline"
-    return f"{number(row['win_rate'])} ({number(row['ci_low'], 0)}–{number(row['ci_high'], 0)})"
+        return f"baseline; {score}" if score else "baseline"
+    rate = f"{number(row['win_rate'])} ({number(row['ci_low'], 0)}–{number(row['ci_high'], 0)})"
+    return f"{rate}; {score}" if score else rate

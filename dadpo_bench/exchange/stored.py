@@ -51,7 +51,7 @@ def keep(store: Store, parcel: Parcel) -> Kept:
         for name, responses in parcel.responses.items():
             kind = BASELINES[-1] if name == parcel.baseline else "entrant"
             own = {prompt: r.model_copy(update={"prompt": prompts[prompt]}) for prompt, r in responses.items()}
-            keys |= _keep_contestant(session, protocol["key"], task, name, kind, own)
+            keys |= keep_contestant(session, protocol["key"], task, name, kind, own)
         for key, judge in judges.items():
             row = {"key": key, "name": judge.name[:200], "kind": judge.kind, "proxy": False}
             insert_missing(session, schema.Judge, [{**row, "identity": dict(judge.identity)}])
@@ -95,10 +95,12 @@ def _prompts(session: Session, task_key: str) -> list[Prompt]:
     return [to_prompt(*row) for row in session.execute(query)]
 
 
-def _keep_contestant(
+def keep_contestant(
     session: Session, protocol_key: str, task: Task, name: str, kind: str, responses: Mapping[str, Response]
 ) -> dict[tuple[str, str], str]:
-    """Note a contestant and its answers; returns the key of each response, by name and the file's prompt key."""
+    """Note a contestant that was not made here and its answers; returns the key of each response, by name and key of
+    `responses`, which is that of the prompt in a file.
+    """
     model_key = content_key(_IMPORTED, name)
     contestant = contestant_row(protocol_key, name, kind, None, {}, model_key)
     upsert(session, schema.Contestant, [contestant])

@@ -37,7 +37,7 @@ def teacher_of(bench: Bench, recipe: Recipe) -> LocalModel:
     """The recipe's teacher, found and noted."""
     directory = find(recipe.teacher.model)
     chat_tokenizer(str(directory), recipe.teacher.chat_template)  # a missing template is found here, not later
-    return _note(bench, Path(recipe.teacher.model).name, directory, recipe.teacher.chat_template)
+    return note_model(bench, Path(recipe.teacher.model).name, directory, recipe.teacher.chat_template)
 
 
 def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> LocalModel:
@@ -47,7 +47,7 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
     settings = recipe.student.prune
     chat_tokenizer(str(source), template)
     if settings is None:
-        return _note(bench, Path(recipe.student.model or "").name, source, template)
+        return note_model(bench, Path(recipe.student.model or "").name, source, template)
     calibration = prompts[: settings.examples]
     key = content_key(
         "prune", PRUNER_VERSION, weights_key(source), template, settings, [p.key for p in calibration], str(training())
@@ -218,7 +218,7 @@ def _derive(
         if isinstance(error, OSError | SafetensorError) or "(os error " in str(error):
             raise WorkError(f"cannot make {output}: {getattr(error, 'strerror', None) or error}") from error
         raise
-    model = _note(bench, name, output, template)
+    model = note_model(bench, name, output, template)
     row = schema.Derivation(
         key=key,
         kind=kind,
@@ -293,7 +293,8 @@ def _move(scratch: Path, output: Path) -> None:
     scratch.rename(output)
 
 
-def _note(bench: Bench, name: str, directory: Path, template: str | None) -> LocalModel:
+def note_model(bench: Bench, name: str, directory: Path, template: str | None) -> LocalModel:
+    """A model on disk, by its content; the store keeps what it is."""
     key = weights_key(directory)
     row = {"key": key, "name": name, "parameters": parameters_of(directory), "config": config_of(directory)}
     with bench.store.write() as session:

@@ -93,6 +93,8 @@ class Backend(ABC):
     config: BackendConfig
     askers: int
     """Questions that may wait for their answers at once."""
+    role = "judge"
+    """What it is here, as messages name it."""
     repeatable = False
     """Whether what is asked twice must be the same to the letter, so that an answer that is there is found again."""
 

@@ -143,7 +143,7 @@ class Asking:
 
     def _failing(self, what: str, last: str) -> WorkError:
         return WorkError(
-            f"judge {self._backend.name} failed {what}, last with '{last}': "
+            f"{self._backend.role} {self._backend.name} failed {what}, last with '{last}': "
             "check the server, then run the same command again"
         )
 

@@ -141,6 +141,10 @@ class Endpoint(Backend):
     """
 
     config: EndpointConfig
+    option = "--set 'judge_settings.{}'"
+    """How a setting is given on the command line."""
+    otherwise = "pass --judge pmi"
+    """What to do without a key."""
 
     def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:
         super().__init__()
@@ -207,12 +211,13 @@ class Endpoint(Backend):
         if config.usd_per_million is not None:
             read, answered = config.usd_per_million
             price = Price(input=read, output=answered, date="now", source="judge_settings.usd_per_million")
-        return Meter(config.model, price, config.max_tokens, config.max_calls, config.budget_usd)
+        return Meter(config.model, price, config.max_tokens, config.max_calls, config.budget_usd, self.option)
 
     def _key(self) -> str:
         """`none` where none is needed."""
         local = all(map(_is_local, self._parts))
-        return _secret(self.config.api_key_env, "none" if local else "", "no API key: set {}, or pass --judge pmi")
+        missing = f"no API key: set {{}}, or {self.otherwise}"
+        return _secret(self.config.api_key_env, "none" if local else "", missing)
 
     def _headers(self) -> dict[str, str]:
         """Those that hold secrets."""
@@ -261,16 +266,11 @@ class Endpoint(Backend):
 
     async def _once(self, messages: Sequence[Message], promise: Promise | None, faults: list[Fault]) -> Answer:
         limit = self._limit
-        sampling: dict[str, object] = {}
-        if self.config.temperature is not None:
-            sampling["temperature"] = self.config.temperature
-        if self.config.top_logprobs:
-            sampling |= {"logprobs": True, "top_logprobs": self.config.top_logprobs}
         body = {
             "model": self.config.model,
             "messages": [{"role": message.role, "content": message.content} for message in messages],
             limit: self.config.max_tokens,
-            **sampling,
+            **self.sampling(),
         }
         failed = faults[-1].server if faults else None
         try:
@@ -296,6 +296,15 @@ class Endpoint(Backend):
                 raise
             self._limit = "max_completion_tokens"
         return await self._once(messages, promise, faults)
+
+    def sampling(self) -> JsonObject:
+        """What a request says of how it is to be answered, beside the limit."""
+        sampling: dict[str, object] = {}
+        if self.config.temperature is not None:
+            sampling["temperature"] = self.config.temperature
+        if self.config.top_logprobs:
+            sampling |= {"logprobs": True, "top_logprobs": self.config.top_logprobs}
+        return sampling
 
     @contextmanager
     def _metered(self, messages: Sequence[Message], room: Promise) -> Iterator[Callable[[Answer], None]]:
@@ -332,12 +341,14 @@ class Endpoint(Backend):
             **dict.fromkeys((301, 302, 303, 307, 308), "the API is elsewhere, and keys are not sent on: set base_url"),
         }
         if status in remedies:
-            return UserError(f"judge endpoint {fault.server.name} answered {status}: {remedies[status]}")
+            return UserError(f"{self.role} endpoint {fault.server.name} answered {status}: {remedies[status]}")
         if fault.setting in _REFUSED_SETTINGS:
             setting = _REFUSED_SETTINGS[fault.setting]
-            return UserError(f"model '{self.config.model}' refuses {fault.setting}: set the judge's {setting}")
+            return UserError(f"model '{self.config.model}' refuses {fault.setting}: set the {self.role}'s {setting}")
         if fault.code == "insufficient_quota":
-            return UserError(f"judge endpoint {fault.server.name} answered {status}: the account's quota is used up")
+            return UserError(
+                f"{self.role} endpoint {fault.server.name} answered {status}: the account's quota is used up"
+            )
         if fault.unreadable:
             return Unanswered("unparsable", failure=True)
         if fault.lost:

@@ -60,16 +60,22 @@ class Meter:
     A budget is held for the worst case: what a call may cost is set aside before it is made, its answer taken to be
     as long as allowed. So nothing is spent beyond it, but for prompts of more tokens than their characters tell
     and for calls that time out and are paid for all the same.
-    Raises `UserError` for a budget on a model whose price is not known.
+    Raises `UserError` for a budget on a model whose price is not known; `option` is how a setting is given.
     """
 
     def __init__(
-        self, model: str, price: Price | None, limit: int, max_calls: int | None, budget: float | None
+        self,
+        model: str,
+        price: Price | None,
+        limit: int,
+        max_calls: int | None,
+        budget: float | None,
+        option: str = "--set 'judge_settings.{}'",
     ) -> None:
         if budget is not None and price is None:
+            given = option.format("usd_per_million=[INPUT, OUTPUT]")
             raise UserError(
-                f"--budget-usd: no price is known of '{model}' there; give it as "
-                "--set 'judge_settings.usd_per_million=[INPUT, OUTPUT]', or use --max-calls"
+                f"--budget-usd: no price is known of '{model}' there; give it as {given}, or use --max-calls"
             )
         self.model, self.price = model, price
         self.calls = self.read = self.answered = self._open = 0
