@@ -26,3 +26,8 @@ def open_protocol(task: str, baseline: str, variant: str = "") -> dict[str, Any]
 def is_open(settings: dict[str, Any]) -> bool:
     """Whether a protocol's settings are an open board's, not a recipe's."""
     return _OPEN in settings
+
+
+def open_baseline(settings: dict[str, Any]) -> str:
+    """Whom an open board compares with, whether it has answered or not; empty of any other board."""
+    return str(settings.get(_OPEN, {}).get("baseline", ""))

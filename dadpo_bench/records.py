@@ -31,21 +31,30 @@ def read_records(path: Path, what: str) -> Iterator[tuple[str, Any]]:
         content = _parse(text, str(path))
         if not isinstance(content, list):
             raise UserError(f"{path}: a .json file holds one list of records; write one record a line in a .jsonl file")
-        yield from ((_whole(record, f"{path}, record {number}"), record) for number, record in enumerate(content, 1))
+        whole = _unescaped(text)
+        for number, record in enumerate(content, 1):
+            place = f"{path}, record {number}"
+            yield place if whole else _whole(record, place), record
         return
     # Not splitlines: U+2028 inside a JSON string is text, not a line's end.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             place = f"{path}, line {number}"
             record = _parse(line, place)
-            yield _whole(record, place), record
+            yield place if _unescaped(line) else _whole(record, place), record
+
+
+def _unescaped(text: str) -> bool:
+    """Whether no character beyond U+D7FF is escaped: half a surrogate pair can come in no other way."""
+    return "\\ud" not in text and "\\uD" not in text
 
 
 def _parse(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
+    except (ValueError, RecursionError) as error:  # of a number of thousands of digits no JSONDecodeError
+        deep = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        reason = getattr(error, "msg", deep)
         raise UserError(f"{place}: not valid JSON ({reason})") from error
 
 

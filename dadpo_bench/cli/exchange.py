@@ -17,54 +17,96 @@ _FORMATS = (
     "arena-hard-judgments, jsonl"
 )
 
+_IMPORT = """
+Put other programs' responses and judgments into a store: they stand on its board like what was made here.
+
+Contestants of one task and baseline share a board, whichever file they come from, and when. Stored labels count; the
+judge's own words are read again, and what follows from them otherwise is told. All of a call's files or none are kept;
+importing them again changes nothing.
+
+Examples:
+
+  dadpo-bench import alpaca-eval-annotations results/*/weighted_alpaca_eval_gpt4_turbo/annotations.json
+
+  dadpo-bench import mt-bench-judgments question.jsonl model_answer/*.jsonl model_judgment/gpt-4_single.jsonl
+
+  dadpo-bench import arena-hard-judgments *.jsonl */*.jsonl */*/*.jsonl --baseline o3-mini-2025-01-31
+
+  dadpo-bench import jsonl export/general.jsonl --store results/other.sqlite3
+"""
+
+_EXPORT = """
+Write a store's responses and judgments as other programs read them; `import` reads them back.
+
+Examples:
+
+  dadpo-bench export alpaca-eval-annotations --task alpaca_eval_2 --out annotations
+
+  dadpo-bench export mt-bench-judgments --task mt_bench --judge gpt-4
+
+  dadpo-bench export arena-hard-answers --task general --contestant dadpo --store results/reference.sqlite3
+
+  dadpo-bench export jsonl --task general                     (everything, one file)
+"""
+
+_SHOWN = 5
+"""Remarks that people are shown; --json has all."""
+
 
 def import_(
     format: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {_FORMATS}.")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files of that format.")],
-    task: Annotated[str | None, typer.Option(help="The task's name, where the format does not tell it.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's name, where it is not the files' own.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Whom all are compared with, where the files name several or nobody.")
+    ] = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Put other programs' responses and verdicts into a store: they stand on its board like what was made here.
-
-    Examples:
-
-      dadpo-bench import alpaca-eval-annotations results/claude-2/weighted_alpaca_eval_gpt4_turbo/annotations.json
-    """
-    from dadpo_bench.exchange import Wanted, format_named
+    """See `_IMPORT`, which typer shows."""
+    from dadpo_bench.counts import counted
+    from dadpo_bench.exchange import format_named, wanted
     from dadpo_bench.exchange.stored import keep
     from dadpo_bench.leaderboard import write_board
+    from dadpo_bench.progress import Reporter
     from dadpo_bench.store import open_store
 
-    parcel = format_named(format).read(files, Wanted(task=task))
+    parcel = format_named(format).read(files, wanted(task, baseline))
     with closing(open_store(store)) as opened:
         kept = keep(opened, parcel)
         board = write_board(opened)
     if as_json:
         typer.echo(json.dumps({**kept._asdict(), "board": str(board)}, indent=1))
         return
-    console = Console()
-    lines = [f"task {kept.task}: {kept.prompts} prompts" + (f", against {kept.baseline}" if kept.baseline else "")]
-    lines += [f"  {name}: {count} responses" for name, count in kept.contestants.items()]
-    lines += [f"  judge {name}: {count} judgments" for name, count in kept.judged.items()]
-    lines += [f"  unscored: {kept.unscored}"] if kept.unscored else []
-    for line in [*lines, *kept.remarks, f"board: {board}"]:
-        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    lines = [
+        f"{kept.task}: {counted(kept.prompts, 'prompts')}" + (f", against {kept.baseline}" if kept.baseline else "")
+    ]
+    lines += [f"  {name}: {counted(count, 'responses')}" for name, count in kept.contestants.items()]
+    lines += [f"  judge {name}: {counted(count, 'judgments')}" for name, count in kept.judged.items()]
+    lines += [f"  unscored: {counted(kept.unscored, 'judgments')}"] if kept.unscored else []
+    if kept.baseline not in ("", *kept.contestants):
+        lines += [f"  no responses of {kept.baseline} among the files"]
+    lines += [*kept.remarks[: _SHOWN + 1]]
+    if (more := len(kept.remarks) - _SHOWN - 1) > 0:
+        lines += [f"and {more:,} more (--json shows all)"]
+    reporter = Reporter(Console())
+    for line in [*lines, f"board: {relative(board)}" if kept.judged else "not on the board yet: nobody judged them"]:
+        reporter.say(line)
 
 
 def export(
     format: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {_FORMATS}.")],
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("export"),
     task: Annotated[str | None, typer.Option(help="Which task; may be left out where the store has one.")] = None,
+    board: Annotated[
+        str | None, typer.Option(metavar="TITLE|KEY", help="Which board, where several have that task.")
+    ] = None,
     judge: Annotated[str | None, typer.Option(help="Which judge's words; every one's where left out.")] = None,
     contestant: Annotated[list[str] | None, typer.Option(help="Whom; everybody where left out.")] = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a store's responses and verdicts as other programs read them; `import` reads them back.
-
-    Example: dadpo-bench export alpaca-eval-annotations --task alpaca_eval_2 --out annotations
-    """
+    """See `_EXPORT`, which typer shows."""
     from dadpo_bench.exchange import format_named
     from dadpo_bench.exchange.files import write_files
     from dadpo_bench.exchange.stored import gather
@@ -72,7 +114,7 @@ def export(
 
     chosen = format_named(format)
     with closing(open_store(store, create=False)) as opened:
-        parcel = gather(opened, task=task, judge=judge, contestants=contestant or ())
+        parcel = gather(opened, task=task, board=board, judge=judge, contestants=contestant or ())
     written = write_files(out, chosen.write(parcel))
     if as_json:
         typer.echo(json.dumps([str(path) for path in written], indent=1))
@@ -83,5 +125,5 @@ def export(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("import")(import_)
-    app.command("export")(export)
+    app.command("import", help=_IMPORT)(import_)
+    app.command("export", help=_EXPORT)(export)

@@ -12,8 +12,9 @@ from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange import alpaca_eval, arena_hard, mt_bench, own
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
+from dadpo_bench.exchange.reading import named
 
-__all__ = ["FORMATS", "Format", "JudgedBy", "Judgment", "Parcel", "Wanted", "format_named"]
+__all__ = ["FORMATS", "Format", "JudgedBy", "Judgment", "Parcel", "Wanted", "format_named", "wanted"]
 
 FORMATS: Mapping[str, Format] = {
     "alpaca-eval-outputs": alpaca_eval.OUTPUTS,
@@ -31,3 +32,13 @@ def format_named(name: str) -> Format:
     if name not in FORMATS:
         raise UserError(registry.unknown("format", name, sorted(FORMATS)))
     return FORMATS[name]
+
+
+def wanted(task: str | None, baseline: str | None) -> Wanted:
+    """Raises `UserError` where a name is none."""
+    for option, name in (("--task", task), ("--baseline", baseline)):
+        try:
+            named("-" if name is None else name)
+        except ValueError as error:
+            raise UserError(f"{option}: {error}") from error
+    return Wanted(task=task, baseline=baseline)

@@ -15,12 +15,18 @@ from pydantic import Field
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.exchange.reading import Record, records
+from dadpo_bench.exchange.reading import Label, Name, Record, records
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Order, Outcome, Prompt, Reply, Response, Verdict
 
-_TASKS = {"gpt4_1106_preview": "alpaca_eval_2", "text_davinci_003": "alpaca_eval"}
-"""Which of its two boards a baseline belongs to."""
+_WHAT = "AlpacaEval"
+_CALLED = "alpaca-eval-annotations"
+_ID = 200
+"""Characters of an instruction that serve as its prompt's id."""
+
+_BASELINES = {"alpaca_eval_2": "gpt4_1106_preview", "alpaca_eval": "text_davinci_003"}
+"""Of its two boards; the first is meant where nothing tells."""
+_TASKS = {baseline: task for task, baseline in _BASELINES.items()}
 
 _FIRST, _SECOND = "m", "M"
 """How its prompts with log-probs call the response shown first and the one shown second."""
@@ -32,20 +38,20 @@ _ROUNDED = 1e-6
 class _Output(Record):
     instruction: str = Field(min_length=1)
     output: str
-    generator: str = Field(min_length=1)
-    dataset: str | None = None
+    generator: Name
+    dataset: Label | None = None
 
 
 class _Annotation(Record):
     instruction: str = Field(min_length=1)
     output_1: str
-    generator_1: str = Field(min_length=1)
+    generator_1: Name
     output_2: str
-    generator_2: str = Field(min_length=1)
-    annotator: str = Field(min_length=1)
+    generator_2: Name
+    annotator: Name
     preference: float | None
     """1 the baseline's, 2 the contestant's, between them graded; 0 and 1.5 are draws."""
-    dataset: str | None = None
+    dataset: Label | None = None
     time_per_example: float | None = None
     raw_completion: Any = None
 
@@ -53,24 +59,31 @@ class _Annotation(Record):
 def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Annotations of any number of contestants against one baseline.
 
-    A preference is read anew from the raw completion where that holds log-probs; the stored one counts where not.
-    Raises `UserError` where a record is malformed, by file and line, or where files name different baselines.
+    A preference is read anew from the raw completion where that holds log-probs. Where the two differ the stored one
+    counts, and a remark tells it. Raises `UserError` where a record is malformed or repeated, or compares somebody
+    with themselves, by file and line, and where files name several baselines and nobody chose.
     """
     prompts: dict[str, Prompt] = {}
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     judgments: dict[str, list[Judgment]] = defaultdict(list)
     baselines: set[str] = set()
+    said: set[tuple[str, str, str]] = set()
     other: list[str] = []
     for place, found in records(paths, _WHAT, {"annotator": _Annotation}):
         if found.preference is not None and not (found.preference == 0 or 1 <= found.preference <= 2):
             raise UserError(f"{place}: preference {found.preference:g} is neither 0 nor from 1 to 2")
+        if found.generator_1 == found.generator_2:
+            raise UserError(f"{place}: '{found.generator_1}' is compared with itself")
+        if wanted.baseline not in (None, found.generator_1):
+            continue
         baselines.add(found.generator_1)
         if len(baselines) > 1:
-            raise UserError(f"{place}: another baseline ({' and '.join(sorted(baselines))}); import them apart")
+            raise UserError(f"{place}: another baseline ({' and '.join(sorted(baselines))}); choose with --baseline")
         prompt = _prompt(found.instruction, found.dataset)
         prompt = prompts.setdefault(prompt.key, prompt)
-        if prompt.key in responses[found.generator_2]:
+        if (found.annotator, found.generator_2, prompt.key) in said:
             raise UserError(f"{place}: a second annotation of '{found.generator_2}' on the same instruction")
+        said.add((found.annotator, found.generator_2, prompt.key))
         for name, text in ((found.generator_1, found.output_1), (found.generator_2, found.output_2)):
             response = Response(prompt=prompt, replies=(Reply(text=text),))
             if responses[name].setdefault(prompt.key, response).text != text:
@@ -81,10 +94,11 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
         order = _order(found.instruction)
         judgments[found.annotator].append(Judgment(found.generator_2, prompt.key, verdict, order))
     if not baselines:
-        raise UserError(f"{', '.join(map(str, paths))}: no annotation")
+        against = f" against '{wanted.baseline}'" if wanted.baseline else ""
+        raise UserError(f"{', '.join(map(str, paths))}: no annotation{against}")
     baseline = baselines.pop()
     name = wanted.task or _TASKS.get(baseline, "alpaca_eval")
-    remarks = [f"{counted(len(other), 'preferences')} read from log-probs differ from the stored ones", *other[:5]]
+    remarks = [f"{counted(len(other), 'preferences')} read from log-probs: not what is stored, which counts", *other]
     return Parcel(
         Task(name=name, domain="out", split="heldout", prompts=tuple(prompts.values())),
         responses,
@@ -96,12 +110,6 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
 
 def _prompt(instruction: str, dataset: str | None) -> Prompt:
     return Prompt(id=instruction[:_ID], turns=(instruction,), category=dataset or "")
-
-
-_WHAT = "AlpacaEval"
-_CALLED = "alpaca-eval-annotations"
-_ID = 200
-"""Characters of an instruction that serve as its prompt's id."""
 
 
 def _identity(annotator: str) -> dict[str, str]:
@@ -128,7 +136,7 @@ def _verdict(found: _Annotation) -> tuple[Verdict, str]:
         "seconds": found.time_per_example or 0.0,
         "tokens": _tokens(raw),
     }
-    # What the file says counts: rounding apart it is the same, and where it is not, that is told.
+    # The stored one counts: published figures were made of it.
     if stored is None:
         return Verdict(outcome=Outcome.unscored, reason="no preference in the file", **kept), remark
     worth = stored - 1
@@ -154,33 +162,38 @@ def _from_logprobs(raw: Any, order: Order) -> float | None:
     return 3 - preference if order == "ab" else preference
 
 
-def write_annotations(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """One file a contestant and annotator, as `alpaca_eval` writes them; verdicts of a drawn order alone are whole."""
+def write_annotations(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
+    """One file a contestant and annotator, as `alpaca_eval` writes them.
+
+    It knows one verdict a pair: of two orders the mean, without the judge's words; unscored where either is.
+    """
     for judge in parcel.judged:
         if judge.kind != "pairwise":
             continue
-        by_contestant: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        pairs: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
         for judgment in judge.judgments:
-            ours = parcel.responses[judgment.contestant][judgment.prompt]
-            theirs = parcel.responses[parcel.baseline][judgment.prompt]
-            said = judgment.said
-            worth = said.worth if isinstance(said, Verdict) else None
-            by_contestant[judgment.contestant].append(
+            if isinstance(judgment.said, Verdict):
+                pairs[judgment.contestant, judgment.prompt].append(judgment.said)
+        by_contestant: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for (contestant, prompt), said in pairs.items():
+            ours, theirs = parcel.responses[contestant][prompt], parcel.responses[parcel.baseline][prompt]
+            worths = [verdict.worth for verdict in said]
+            by_contestant[contestant].append(
                 {
                     "instruction": "\n\n".join(ours.prompt.turns),
                     "output_1": theirs.text,
                     "generator_1": parcel.baseline,
                     "dataset": ours.prompt.category,
                     "output_2": ours.text,
-                    "generator_2": judgment.contestant,
+                    "generator_2": contestant,
                     "annotator": judge.name,
-                    "preference": None if worth is None else 1 + worth,
-                    "time_per_example": said.seconds,
-                    "raw_completion": _raw(said.raw),
+                    "preference": None if None in worths else 1 + sum(w for w in worths if w is not None) / len(worths),
+                    "time_per_example": sum(verdict.seconds for verdict in said),
+                    "raw_completion": _raw(said[0].raw) if len(said) == 1 else None,
                 }
             )
         for contestant, rows in by_contestant.items():
-            yield f"{judge.name}/{contestant}.json", rows
+            yield (judge.name, f"{contestant}.json"), rows
 
 
 def _raw(text: str) -> Any:
@@ -191,7 +204,7 @@ def _raw(text: str) -> Any:
 
 
 def read_outputs(paths: Sequence[Path], wanted: Wanted) -> Parcel:
-    """Outputs of any number of contestants, the prompts' own order and data set kept."""
+    """Outputs of any number of contestants, for the board of the baseline among them, else of the task's own."""
     prompts: dict[str, Prompt] = {}
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     for place, found in records(paths, _WHAT, {"generator": _Output}):
@@ -202,16 +215,17 @@ def read_outputs(paths: Sequence[Path], wanted: Wanted) -> Parcel:
         responses[found.generator][prompt.key] = Response(prompt=prompt, replies=(Reply(text=found.output),))
     if not responses:
         raise UserError(f"{', '.join(map(str, paths))}: no output")
-    name = wanted.task or next((_TASKS[who] for who in responses if who in _TASKS), "alpaca_eval_2")
-    baseline = next((who for who in responses if _TASKS.get(who) == name), "")
+    told = wanted.baseline or next((who for who in responses if who in _TASKS), None)
+    name = wanted.task or (_TASKS.get(told, "alpaca_eval") if told else next(iter(_BASELINES)))
+    baseline = told or _BASELINES.get(name, "")
     return Parcel(Task(name=name, domain="out", split="heldout", prompts=tuple(prompts.values())), responses, baseline)
 
 
-def write_outputs(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def write_outputs(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
     """One file a contestant; of a conversation the turns and the replies stand under each other."""
     for name, given in parcel.responses.items():
         yield (
-            f"{name}.json",
+            (f"{name}.json",),
             [
                 {
                     "instruction": "\n\n".join(response.prompt.turns),

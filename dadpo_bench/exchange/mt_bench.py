@@ -15,7 +15,7 @@ from pydantic import Field
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.exchange.reading import Record, records
+from dadpo_bench.exchange.reading import Id, Label, Name, Record, records
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Prompt, Rating, Reply, Response
 
@@ -29,9 +29,9 @@ _UNREAD = -1
 
 
 class _Question(Record):
-    question_id: str
+    question_id: Id
     turns: tuple[str, ...] = Field(min_length=1)
-    category: str = ""
+    category: Label = ""
     reference: tuple[str, ...] = ()
 
 
@@ -40,20 +40,24 @@ class _Choice(Record):
 
 
 class _Answer(Record):
-    question_id: str
-    model_id: str = Field(min_length=1)
+    question_id: Id
+    model_id: Name
     choices: tuple[_Choice, ...] = Field(min_length=1)
 
 
 class _Judgment(Record):
-    question_id: str
-    model: str = Field(min_length=1)
-    judge: tuple[str, ...] = Field(min_length=1)
+    question_id: Id
+    model: Name
+    judge: tuple[Name, ...] = Field(min_length=1)
     """The judge model, and the name of the prompt that it was asked by."""
     user_prompt: str = ""
     judgment: str
-    score: float
+    score: float = Field(ge=-1e4, le=1e4)
     turn: int = Field(ge=1, le=9)
+
+
+class _Pair(Record):
+    g1_winner: str
 
 
 class _Read(NamedTuple):
@@ -64,14 +68,21 @@ class _Read(NamedTuple):
     """By judge, model and question, then by turn; the place first."""
 
 
-def _read(paths: Sequence[Path], wanted: Wanted) -> _Read:
-    kinds: Mapping[str, type[Record]] = {"choices": _Answer, "judgment": _Judgment, "turns": _Question}
-    found = _Read({p.id: p for p in wanted.prompts}, {}, defaultdict(dict))
+def _read(paths: Sequence[Path]) -> _Read:
+    kinds: Mapping[str, type[Record]] = {
+        "choices": _Answer,
+        "judgment": _Judgment,
+        "turns": _Question,
+        "g1_winner": _Pair,
+    }
+    found = _Read({}, {}, defaultdict(dict))
     for place, record in records(paths, _WHAT, kinds):
         if isinstance(record, _Question):
-            found.questions[record.question_id] = Prompt(
+            prompt = Prompt(
                 id=record.question_id, turns=record.turns, category=record.category, reference=record.reference
             )
+            if found.questions.setdefault(prompt.id, prompt) != prompt:
+                raise UserError(f"{place}: another question was called {prompt.id} before")
         elif isinstance(record, _Answer):
             given = found.answers.setdefault((record.model_id, record.question_id), record.choices[0].turns)
             if given != record.choices[0].turns:
@@ -81,19 +92,21 @@ def _read(paths: Sequence[Path], wanted: Wanted) -> _Read:
             if record.turn in turns:
                 raise UserError(f"{place}: turn {record.turn} was judged before, at {turns[record.turn][0]}")
             turns[record.turn] = place, record
+        else:
+            raise UserError(f"{place}: a pairwise judgment; what is read are single answers' (…_single.jsonl)")
     return found
 
 
 def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Answers of any number of models. Their questions come with them (question.jsonl), or are the task's."""
-    found = _read(paths, wanted)
+    found = _read(paths)
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     for (model, question), turns in found.answers.items():
         prompt = _question(found.questions, question)
         responses[model][prompt.key] = _response(prompt, turns, f"'{model}', question {question}")
     if not responses:
         raise UserError(f"{', '.join(map(str, paths))}: no answer")
-    return Parcel(_task(wanted, found.questions.values()), responses)
+    return Parcel(_task(wanted, found.questions.values()), responses, wanted.baseline or "")
 
 
 def _question(questions: Mapping[str, Prompt], id: str) -> Prompt:
@@ -104,7 +117,7 @@ def _question(questions: Mapping[str, Prompt], id: str) -> Prompt:
 
 def _response(prompt: Prompt, turns: Sequence[str], whose: str) -> Response:
     if len(turns) != len(prompt.turns):
-        raise UserError(f"{whose}: {counted(len(turns), 'replies')} to {counted(len(prompt.turns), 'turns')}")
+        raise UserError(f"{whose}: {counted(len(turns), 'answers')} to {counted(len(prompt.turns), 'turns')}")
     return Response(prompt=prompt, replies=tuple(Reply(text=text) for text in turns))
 
 
@@ -115,27 +128,29 @@ def _task(wanted: Wanted, prompts: Any) -> Task:
 def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Single-answer judgments, with answers and questions where those are among the files.
 
-    Without them a conversation is what the judge was shown. A rating is read anew from the judge's words; the stored
-    one counts. A response of which one turn could not be read is unscored.
+    Without them a conversation is what the judge was shown. A rating is read anew from the judge's words. Where the
+    two differ the stored one counts, and a remark tells it. A response of which one turn could not be read is unscored.
     """
-    found = _read(paths, wanted)
+    found = _read(paths)
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     judged: dict[str, list[Judgment]] = defaultdict(list)
-    prompts: dict[str, Prompt] = {p.key: p for p in found.questions.values()}
     other: list[str] = []
-    for (judge, model, question), turns in found.judgments.items():
+    # Whoever was shown the most turns first: they are the question.
+    for (judge, model, question), turns in sorted(found.judgments.items(), key=lambda item: -len(item[1])):
         response = _judged_response(found, model, question, turns)
-        prompts.setdefault(response.prompt.key, response.prompt)
         responses[model][response.prompt.key] = response
         judged[judge].append(Judgment(model, response.prompt.key, _rating(response, turns)))
         other += _differences(turns)
     if not judged:
         raise UserError(f"{', '.join(map(str, paths))}: no judgment")
-    asked = {key for given in responses.values() for key in given}
-    remarks = [f"{counted(len(other), 'ratings')} read from the judge's words differ from the stored ones", *other[:5]]
+    remarks = [
+        f"{counted(len(other), 'ratings')} read from the judge's words: not what is stored, which counts",
+        *other,
+    ]
     return Parcel(
-        _task(wanted, (p for key, p in prompts.items() if found.questions or key in asked)),
+        _task(wanted, found.questions.values()),
         responses,
+        wanted.baseline or "",
         judged=[
             JudgedBy(name, "pointwise", {"imported": _JUDGED, "judge": name}, said) for name, said in judged.items()
         ],
@@ -152,10 +167,11 @@ def _judged_response(found: _Read, model: str, question: str, turns: Mapping[int
     if conversation is None:
         raise UserError(f"{whose}: the judge's prompt shows no answer; name the model's answer file among the files")
     said, replies = conversation
-    prompt = Prompt(id=question, turns=said)
-    known = found.questions.get(question)
-    if known is not None and known.turns[: len(said)] == said:
-        prompt = known
+    prompt = found.questions.setdefault(question, Prompt(id=question, turns=said))
+    if prompt.turns[: len(said)] != said:
+        raise UserError(
+            f"{whose}: the judge was shown another question; name MT-Bench's question.jsonl among the files"
+        )
     return _response(prompt, replies, whose)
 
 
@@ -211,64 +227,67 @@ def _differences(turns: Mapping[int, tuple[str, _Judgment]]) -> Iterator[str]:
             yield f"{place}: {record.score:g} is stored, {anew:g} follows from the judge's words"
 
 
-def write_answers(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def write_answers(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
     """The questions, and one file of answers a model."""
     yield from _questions(parcel)
+    ids = parcel.ids
     for model, given in parcel.responses.items():
         yield (
-            f"model_answer/{model}.jsonl",
+            ("model_answer", f"{model}.jsonl"),
             [
                 {
-                    "question_id": _number(response.prompt.id),
+                    "question_id": _number(ids[key]),
                     "model_id": model,
                     "choices": [{"index": 0, "turns": [reply.text for reply in response.replies]}],
                 }
-                for response in given.values()
+                for key, response in given.items()
             ],
         )
 
 
-def _questions(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    fields = {"category": "category", "turns": "turns", "reference": "reference"}
+def _questions(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
+    fields, ids = {"category", "turns", "reference"}, parcel.ids
     rows = [
-        {"question_id": _number(p.id), **{name: getattr(p, own) for own, name in fields.items() if getattr(p, own)}}
+        {"question_id": _number(ids[p.key]), **p.model_dump(mode="json", include=fields, exclude_defaults=True)}
         for p in parcel.task.prompts
     ]
-    yield "question.jsonl", rows
+    yield ("question.jsonl",), rows
 
 
 def _number(id: str) -> int | str:
-    return int(id) if id.isdecimal() and len(id) < 10 else id
+    return int(id) if re.fullmatch("0|[1-9][0-9]{0,8}", id) else id
 
 
-def write_judgments(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def write_judgments(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
     """Questions and answers, and one file of judgments a judge; of our own judges, without the judge's prompt."""
+    ids = parcel.ids
     rated = [judge for judge in parcel.judged if judge.kind == "pointwise"]
     if rated:
         yield from write_answers(parcel)
     for judge in rated:
-        rows: list[dict[str, Any]] = []
-        for judgment in judge.judgments:
-            response = parcel.responses[judgment.contestant][judgment.prompt]
-            rows += _turns(judge.name, judgment, response.prompt.id)
-        yield f"model_judgment/{judge.name}_single.jsonl", rows
+        rows = [row for said in judge.judgments for row in _turns(judge, said, _number(ids[said.prompt]))]
+        yield ("model_judgment", f"{judge.name}_single.jsonl"), rows
 
 
-def _turns(judge: str, judgment: Judgment, question: str) -> Iterator[dict[str, Any]]:
+def _turns(judge: JudgedBy, judgment: Judgment, question: int | str) -> Iterator[dict[str, Any]]:
     said = judgment.said
     assert isinstance(said, Rating)
-    try:
-        stored = [_Judgment.model_validate(record) for record in json.loads(said.raw)]
-    except (ValueError, TypeError, RecursionError):
-        stored = []
-    if stored:
-        for record in stored:
-            yield {**record.model_dump(mode="json"), "question_id": _number(question)}
+    who = {"question_id": question, "model": judgment.contestant}
+    if judge.identity.get("imported") == _JUDGED and (stored := _records(said.raw)):
+        yield from ({**record, **who} for record in stored)
         return
     values = said.by_turn or (() if said.value is None else (said.value,))
     for turn, value in enumerate(values or (_UNREAD,), 1):
-        who = {"question_id": _number(question), "model": judgment.contestant, "judge": [judge, "dadpo-bench"]}
-        yield {**who, "user_prompt": "", "judgment": said.raw, "score": value, "turn": turn}
+        how = {"judge": [judge.name, "dadpo-bench"], "user_prompt": "", "judgment": said.raw}
+        yield {**who, **how, "score": value, "turn": turn}
+
+
+def _records(raw: str) -> list[dict[str, Any]]:
+    """What `_rating` kept; of any other judge its words are just words."""
+    try:
+        return [_Judgment.model_validate(record).model_dump(mode="json") for record in json.loads(raw)]
+    except (ValueError, TypeError, RecursionError):
+        return []
 
 
 ANSWERS = Format("MT-Bench: answers and questions of FastChat (.jsonl)", read_answers, write_answers)

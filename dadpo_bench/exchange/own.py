@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.exchange.reading import Record, records
+from dadpo_bench.exchange.reading import Id, Name, Record, records
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import JsonObject, Order, Prompt, Rating, Reply, Response, Verdict
 
 _WHAT = "dadpo-bench's JSON Lines"
+_MOST = 2**31
+"""Beyond every count and score; databases keep no larger integers."""
 
 
 class _Strict(Record):
@@ -23,10 +26,10 @@ class _Strict(Record):
 
 
 class _Head(_Strict):
-    task: str = Field(min_length=1)
+    task: Name
     domain: Literal["in", "out"] = "out"
-    split: str = "heldout"
-    baseline: str = ""
+    split: Annotated[str, Field(max_length=40)] = "heldout"
+    baseline: Name | Literal[""] = ""
     """The contestant that verdicts compare with; empty where responses are only rated."""
 
 
@@ -35,16 +38,17 @@ class _Asked(_Strict):
 
 
 class _Given(_Strict):
-    contestant: str = Field(min_length=1)
-    id: str
+    contestant: Name
+    id: Id
     """Of the prompt."""
     replies: tuple[Reply | str, ...]
     """One a turn; a reply may be its text alone."""
 
 
 class _Judge(_Strict):
-    judge: str = Field(min_length=1)
+    judge: Name
     kind: Literal["pairwise", "pointwise"]
+    proxy: bool = False
     identity: JsonObject = Field(default_factory=dict)
 
 
@@ -69,50 +73,78 @@ _KINDS: Mapping[str, type[Record]] = {
 
 
 def read(paths: Sequence[Path], wanted: Wanted) -> Parcel:
-    """Lines of one task, in one file or several: prompts and judges before what speaks of them."""
+    """Lines of one task, in one file or several: prompts, answers and judges before what speaks of them.
+
+    Raises `UserError` by file and line where one is malformed, repeated, or speaks of what no earlier line tells.
+    """
     head: _Head | None = None
-    prompts: dict[str, Prompt] = {p.id: p for p in wanted.prompts}
+    prompts: dict[str, Prompt] = {}
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
-    judges: dict[str, tuple[_Judge, list[Judgment]]] = {}
+    judges: dict[str, tuple[_Judge, dict[tuple[str, str, Order], Judgment]]] = {}
     for place, line in records(paths, _WHAT, _KINDS):
-        try:
-            if isinstance(line, _Head):
-                if head not in (None, line):
-                    raise UserError(f"{place}: another task or baseline than before; import them apart")
-                head = line
-            elif isinstance(line, _Asked):
-                if prompts.setdefault(line.prompt.id, line.prompt) != line.prompt:
-                    raise UserError(f"{place}: another prompt was called '{line.prompt.id}' before")
-            elif isinstance(line, _Given):
-                replies = tuple(Reply(text=r) if isinstance(r, str) else r for r in line.replies)
-                prompt = prompts[line.id]
-                if len(replies) != len(prompt.turns):
-                    raise UserError(f"{place}: {len(replies)} replies to {len(prompt.turns)} turns")
-                responses[line.contestant][prompt.key] = Response(prompt=prompt, replies=replies)
-            elif isinstance(line, _Judge):
-                judges.setdefault(line.judge, (line, []))
-            elif isinstance(line, _Said):
-                judges[line.by][1].append(_judgment(line, judges[line.by][0], prompts[line.id], place))
-        except KeyError as error:
-            raise UserError(f"{place}: speaks of {error.args[0]!r}, of which no earlier line tells") from error
-    if head is None and wanted.task is None:
-        raise UserError(f'{paths[0]}: no line names the task ({{"task": "…", "baseline": "…"}}); or say --task')
-    head = head or _Head(task=wanted.task or "")
-    for judge, said in judges.values():
-        for judgment in said:
-            for name in (judgment.contestant, head.baseline) if judge.kind == "pairwise" else (judgment.contestant,):
-                if judgment.prompt not in responses.get(name, {}):
-                    raise UserError(f"judge '{judge.judge}' speaks of an answer of '{name}' that no line gives")
+        if isinstance(line, _Head):
+            if head not in (None, line):
+                raise UserError(f"{place}: another task or baseline than before; import them apart")
+            head = line
+        elif isinstance(line, _Asked):
+            if prompts.setdefault(line.prompt.id, _asked(line.prompt, place)) != line.prompt:
+                raise UserError(f"{place}: another prompt was called '{line.prompt.id}' before")
+        elif isinstance(line, _Given):
+            response = _response(line, _known(prompts, "prompt", line.id, place), place)
+            if responses[line.contestant].setdefault(response.prompt.key, response) != response:
+                raise UserError(f"{place}: '{line.contestant}' answered '{line.id}' otherwise before")
+        elif isinstance(line, _Judge):
+            if judges.setdefault(line.judge, (line, {}))[0] != line:
+                raise UserError(f"{place}: another judge was called '{line.judge}' before")
+        elif head is None:
+            raise UserError(f"{place}: a judgment before the line that names the task and its baseline")
+        elif isinstance(line, _Said):
+            judge, said = _known(judges, "judge", line.by, place)
+            prompt = _known(prompts, "prompt", line.id, place)
+            for name in (line.of, head.baseline) if judge.kind == "pairwise" else (line.of,):
+                _known(responses.get(name, {}), f"answer of '{name}' to", prompt.key, place, line.id)
+            judgment = _judgment(line, judge, prompt, place)
+            if judge.kind == "pairwise" and line.of == head.baseline:
+                raise UserError(f"{place}: '{line.of}' is compared with itself")
+            if said.setdefault((line.of, line.id, line.order), judgment) != judgment:
+                raise UserError(f"{place}: '{line.by}' said otherwise of it before")
+    if head is None:
+        raise UserError(f'{", ".join(map(str, paths))}: no line names the task ({{"task": "…", "baseline": "…"}})')
     task = Task(name=wanted.task or head.task, domain=head.domain, split=head.split, prompts=tuple(prompts.values()))
     return Parcel(
         task,
         responses,
-        head.baseline,
+        head.baseline or wanted.baseline or "",
         [
-            JudgedBy(judge.judge, judge.kind, judge.identity or {"imported": "jsonl", "judge": judge.judge}, said)
+            JudgedBy(
+                judge.judge,
+                judge.kind,
+                judge.identity or {"imported": "jsonl", "judge": judge.judge},
+                list(said.values()),
+                judge.proxy,
+            )
             for judge, said in judges.values()
         ],
     )
+
+
+def _known(of: Mapping[str, Any], what: str, name: str, place: str, shown: str = "") -> Any:
+    if name not in of:
+        raise UserError(f"{place}: no earlier line tells of {what} '{shown or name}'")
+    return of[name]
+
+
+def _asked(prompt: Prompt, place: str) -> Prompt:
+    if not prompt.turns or not 1 <= len(prompt.id) <= 200 or len(prompt.category) > 80:
+        raise UserError(f"{place}: a prompt has an id of at most 200 characters, a category of at most 80, and turns")
+    return prompt
+
+
+def _response(line: _Given, prompt: Prompt, place: str) -> Response:
+    if len(line.replies) != len(prompt.turns):
+        raise UserError(f"{place}: {counted(len(line.replies), 'answers')} to {counted(len(prompt.turns), 'turns')}")
+    replies = tuple(Reply(text=r) if isinstance(r, str) else r for r in line.replies)
+    return Response(prompt=prompt, replies=replies)
 
 
 def _judgment(line: _Said, judge: _Judge, prompt: Prompt, place: str) -> Judgment:
@@ -120,13 +152,18 @@ def _judgment(line: _Said, judge: _Judge, prompt: Prompt, place: str) -> Judgmen
     if said is None:
         what = "verdict" if judge.kind == "pairwise" else "rating"
         raise UserError(f"{place}: judge '{judge.judge}' is {judge.kind}, so its lines have a {what}")
+    counts = (said.tokens, said.answer_tokens)
+    sizes = (said.seconds, *([said.value or 0.0, *said.by_turn] if isinstance(said, Rating) else ()))
+    if not all(0 <= count < _MOST for count in counts) or any(abs(size) > _MOST for size in sizes):
+        raise UserError(f"{place}: a number beyond what databases keep")
+    if max(len(said.reason), len(said.resolved_model), len(said.fingerprint)) > 200:
+        raise UserError(f"{place}: reason, resolved_model and fingerprint have at most 200 characters")
     return Judgment(line.of, prompt.key, said, line.order)
 
 
-def write(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def write(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:
     """One file, named after the task."""
-    task = parcel.task
-    ids = _ids(task)
+    task, ids = parcel.task, parcel.ids
     lines: list[dict[str, Any]] = [
         {"task": task.name, "domain": task.domain, "split": task.split, "baseline": parcel.baseline}
     ]
@@ -141,19 +178,14 @@ def write(parcel: Parcel) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             for key, response in given.items()
         ]
     for judge in parcel.judged:
-        lines.append({"judge": judge.name, "kind": judge.kind, "identity": dict(judge.identity)})
+        proxy = {"proxy": True} if judge.proxy else {}
+        lines.append({"judge": judge.name, "kind": judge.kind, **proxy, "identity": dict(judge.identity)})
         for judgment in judge.judgments:
             kind = "verdict" if isinstance(judgment.said, Verdict) else "rating"
             said = {kind: judgment.said.model_dump(mode="json", exclude_defaults=True)}
             order = {"order": judgment.order} if kind == "verdict" else {}
             lines.append({"by": judge.name, "of": judgment.contestant, "id": ids[judgment.prompt], **order, **said})
-    yield f"{task.name}.jsonl", lines
-
-
-def _ids(task: Task) -> dict[str, str]:
-    """By prompt's key: its id where no other prompt has that, else its key."""
-    ids = [p.id for p in task.prompts]
-    return {p.key: p.id if p.id and ids.count(p.id) == 1 else p.key for p in task.prompts}
+    yield (f"{task.name}.jsonl",), lines
 
 
 JSONL = Format("everything that a store holds of one task, our own lines (.jsonl)", read, write)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dadpo_bench.tasks import Task
-from dadpo_bench.types import JsonObject, Order, Prompt, Rating, Response, Verdict
+from dadpo_bench.types import JsonObject, Order, Rating, Response, Verdict
 
 
 class Judgment(NamedTuple):
@@ -30,6 +31,8 @@ class JudgedBy(NamedTuple):
     identity: JsonObject
     """All that is known to decide its verdicts: its key is made of it."""
     judgments: Sequence[Judgment]
+    proxy: bool = False
+    """Whether its numbers are no judgment of preference."""
 
 
 class Parcel(NamedTuple):
@@ -42,7 +45,13 @@ class Parcel(NamedTuple):
     """Whom verdicts compare with; empty where responses are only rated."""
     judged: Sequence[JudgedBy] = ()
     remarks: Sequence[str] = ()
-    """Where what was read anew differs from what the file says."""
+    """Where what was read anew differs from what the file says, a line each."""
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """By prompt's key: its id where no other prompt has that, else its key."""
+        times = Counter(p.id for p in self.task.prompts)
+        return {p.key: p.id if p.id and times[p.id] == 1 else p.key for p in self.task.prompts}
 
 
 class Wanted(NamedTuple):
@@ -50,8 +59,8 @@ class Wanted(NamedTuple):
 
     task: str | None = None
     """The task's name, where the files' format has no better one."""
-    prompts: Sequence[Prompt] = ()
-    """The task's prompts, where the files name them by id or leave out their categories and references."""
+    baseline: str | None = None
+    """Whom the contestants are compared with, where the files name several or nobody."""
 
 
 class Format(NamedTuple):
@@ -61,5 +70,5 @@ class Format(NamedTuple):
     """One line for `--help`."""
     read: Callable[[Sequence[Path], Wanted], Parcel]
     """Raises `UserError` by file and line where it is malformed."""
-    write: Callable[[Parcel], Iterator[tuple[str, Any]]]
-    """(file name, its records), .json files one list and .jsonl files a record a line."""
+    write: Callable[[Parcel], Iterator[tuple[tuple[str, ...], Any]]]
+    """(a path's parts, its records), .json files one list and .jsonl files a record a line."""

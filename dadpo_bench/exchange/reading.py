@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import explain
 from dadpo_bench.records import read_records
 
 R = TypeVar("R", bound="Record")
+
+
+def named(text: str) -> str:
+    """A name, as boards, file names and terminals can show it. Raises `ValueError` for one that is none."""
+    if not 1 <= len(text) <= 200 or not text.isprintable() or text.isspace():
+        raise ValueError("a name has 1 to 200 characters, all of them printable")
+    return text
+
+
+Name = Annotated[str, AfterValidator(named)]
+"""Of a contestant, a judge or a task."""
+Id = Annotated[str, Field(min_length=1, max_length=200)]
+"""Of a prompt."""
+Label = Annotated[str, Field(max_length=80)]
+"""A prompt's category."""
 
 
 class Record(BaseModel):

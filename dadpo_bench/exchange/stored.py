@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Select, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import JudgedBy, Judgment, Parcel
 from dadpo_bench.judging.judgments import judge_key
-from dadpo_bench.open_board import open_protocol
+from dadpo_bench.open_board import open_baseline, open_protocol
 from dadpo_bench.panels import BASELINES
 from dadpo_bench.scores import save_scores
 from dadpo_bench.store import Store, insert_missing, save_task, schema
 from dadpo_bench.store.judgments import keep_judgments
-from dadpo_bench.store.rows import contestant_row, response_row, to_prompt, to_response, upsert
+from dadpo_bench.store.rows import contestant_row, response_row, task_prompt_rows, to_prompt, to_response, upsert
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Asked, Outcome, Prompt, Rating, Response, Verdict, content_key
 
@@ -40,28 +40,31 @@ class Kept(NamedTuple):
 
 
 def keep(store: Store, parcel: Parcel) -> Kept:
-    """Put a parcel into a store, all of it or nothing, and score it; judgments that are there stay as they are."""
+    """Put a parcel into a store, all of it or nothing, and score it; judgments that are there stay as they are.
+
+    Raises `UserError` where the store has another answer of somebody, or two prompts of the parcel are equal.
+    """
     protocol = open_protocol(parcel.task.name, parcel.baseline)
-    judges = {judge_key(_IMPORTED, judge.identity): judge for judge in parcel.judged}
+    judges = {judge_key(_IMPORTED, identity): (judge, identity) for judge, identity in map(_alone, parcel.judged)}
     with store.write() as session:
-        task, prompts = _aligned(session, parcel.task)
-        save_task(session, task)
         insert_missing(session, schema.Protocol, [protocol])
+        task, prompts = settled(session, protocol["key"], parcel.task)
         keys: dict[tuple[str, str], str] = {}
         for name, responses in parcel.responses.items():
             kind = BASELINES[-1] if name == parcel.baseline else "entrant"
             own = {prompt: r.model_copy(update={"prompt": prompts[prompt]}) for prompt, r in responses.items()}
             keys |= keep_contestant(session, protocol["key"], task, name, kind, own)
-        for key, judge in judges.items():
-            row = {"key": key, "name": judge.name[:200], "kind": judge.kind, "proxy": False}
-            insert_missing(session, schema.Judge, [{**row, "identity": dict(judge.identity)}])
+        for key, (judge, identity) in judges.items():
+            row = {"key": key, "name": judge.name, "kind": judge.kind, "proxy": judge.proxy, "identity": identity}
+            insert_missing(session, schema.Judge, [row])
             _keep_judgments(session, key, judge, keys, parcel.baseline)
-    for key in judges:
+        scored = {judge.key for judge in session.scalars(_scorers(protocol["key"]))}
+    for key in sorted(scored | set(judges)):
         save_scores(store, protocol["key"], key)
     said = [judgment.said for judge in parcel.judged for judgment in judge.judgments]
     return Kept(
         task.name,
-        len(parcel.task.prompts),
+        len(task.prompts),
         parcel.baseline,
         {name: len(given) for name, given in parcel.responses.items()},
         {judge.name: len(judge.judgments) for judge in parcel.judged},
@@ -70,49 +73,119 @@ def keep(store: Store, parcel: Parcel) -> Kept:
     )
 
 
-def _aligned(session: Session, task: Task) -> tuple[Task, dict[str, Prompt]]:
-    """The store's own task of that name that asks all of this, if there is one; and by key of a prompt, its own.
+def _alone(judge: JudgedBy) -> tuple[JudgedBy, dict[str, Any]]:
+    """A judge and its identity, without the members of a panel: what they said is not in the parcel."""
+    return judge, {name: value for name, value in judge.identity.items() if name != "panel"}
 
-    Files may leave out what a task knows besides: categories, references, the prompts that nobody answered.
+
+def settled(session: Session, protocol_key: str, task: Task) -> tuple[Task, dict[str, Prompt]]:
+    """A board's task of this name and split, grown by what this one knows besides; and by key of a prompt, the board's.
+
+    Files may leave out what others tell: categories, references, prompts that their contestants did not answer. What
+    the board's contestants answered moves along. Prompts are the same where they ask the same. Raises `UserError`
+    where two prompts of the task do.
     """
-    asked = {(p.system, p.turns): p.key for p in task.prompts}
-    known = select(schema.Task).where(schema.Task.name == task.name, schema.Task.split == task.split)
-    for row in session.scalars(known.order_by(schema.Task.key)):
-        theirs = _prompts(session, row.key)
-        own = {asked[p.system, p.turns]: p for p in theirs if (p.system, p.turns) in asked}
-        if len(own) == len(asked):
-            return Task(name=row.name, domain=row.domain, split=row.split, prompts=tuple(theirs)), own
-    return task, {p.key: p for p in task.prompts}
+    grown = task
+    if len(_by_text(task)) < len(task.prompts):
+        seen: set[_Text] = set()
+        again = next(p for p in task.prompts if _text(p) in seen or seen.add(_text(p)))  # type: ignore[func-returns-value]
+        raise UserError(f"task '{task.name}': two prompts ask the same, the second is '{again.id}'")
+    standing = select(schema.Contestant.key).where(schema.Contestant.protocol_key == protocol_key)
+    answered = select(schema.Answer.task_key).where(schema.Answer.contestant_key.in_(standing))
+    rows = session.scalars(
+        select(schema.Task)
+        .where(or_(schema.Task.key.in_(answered), schema.Task.key == task.key))
+        .where(schema.Task.name == task.name, schema.Task.split == task.split)
+        .order_by(schema.Task.key)
+    ).all()
+    before = [
+        (row.key, Task(name=row.name, domain=row.domain, split=row.split, prompts=_prompts(session, row.key)))
+        for row in rows
+    ]
+    for _, known in before:
+        grown = _grown(known, grown)
+    save_task(session, grown)
+    upsert(session, schema.TaskPrompt, task_prompt_rows(grown))
+    own = _by_text(grown)
+    for key, known in before:
+        if key == grown.key:
+            continue
+        place = update(schema.Answer).where(schema.Answer.contestant_key.in_(standing), schema.Answer.task_key == key)
+        for p in known.prompts:
+            if (now := own[_text(p)].key) != p.key:
+                session.execute(place.where(schema.Answer.prompt_key == p.key).values(prompt_key=now))
+        session.execute(place.values(task_key=grown.key))
+        session.execute(
+            delete(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.task_key == key)
+        )
+    return grown, {p.key: own[_text(p)] for p in task.prompts}
 
 
-def _prompts(session: Session, task_key: str) -> list[Prompt]:
+_Text = tuple[str, tuple[str, ...]]
+"""What a prompt asks, whatever else is known of it."""
+
+
+def _text(prompt: Prompt) -> _Text:
+    return prompt.system, prompt.turns
+
+
+def _by_text(task: Task) -> dict[_Text, Prompt]:
+    return {_text(p): p for p in task.prompts}
+
+
+def _grown(known: Task, new: Task) -> Task:
+    """The known task with the new one's prompts behind its own; in the new one's order where that has all of them."""
+    theirs, ours = _by_text(known), _by_text(new)
+    order = ours if theirs.keys() <= ours.keys() else theirs | ours
+    fields = ("id", "category", "reference", "checklist")
+    prompts = []
+    for text in order:
+        both = [p for p in (theirs.get(text), ours.get(text)) if p is not None]
+        told = {
+            name: next((value for p in both if (value := getattr(p, name))), getattr(both[0], name)) for name in fields
+        }
+        prompts.append(both[0].model_copy(update=told))
+    return known.model_copy(update={"prompts": tuple(prompts)})
+
+
+def _prompts(session: Session, task_key: str) -> tuple[Prompt, ...]:
     query = (
         select(schema.Prompt, schema.TaskPrompt.prompt_id, schema.TaskPrompt.category)
         .join(schema.TaskPrompt, schema.TaskPrompt.prompt_key == schema.Prompt.key)
         .where(schema.TaskPrompt.task_key == task_key)
         .order_by(schema.TaskPrompt.position)
     )
-    return [to_prompt(*row) for row in session.execute(query)]
+    return tuple(to_prompt(*row) for row in session.execute(query))
 
 
 def keep_contestant(
     session: Session, protocol_key: str, task: Task, name: str, kind: str, responses: Mapping[str, Response]
 ) -> dict[tuple[str, str], str]:
-    """Note a contestant that was not made here and its answers; returns the key of each response, by name and key of
-    `responses`, which is that of the prompt in a file.
+    """Note a contestant that was not made here and its answers.
+
+    Returns the key of each response, by name and key of `responses`, which is that of the prompt in a file. Raises
+    `UserError` where the board has other answers of it.
     """
     model_key = content_key(_IMPORTED, name)
     contestant = contestant_row(protocol_key, name, kind, None, {}, model_key)
     upsert(session, schema.Contestant, [contestant])
     keys, rows = {}, []
     for prompt, response in responses.items():
-        key = content_key(_IMPORTED, name, response.prompt.key, [reply.text for reply in response.replies])
-        keys[name, prompt] = key
+        replies = [reply.text for reply in response.replies]
+        keys[name, prompt] = key = content_key(_IMPORTED, name, *_text(response.prompt), replies)
         rows.append(response_row(key, response, model_key, model_key))
     insert_missing(session, schema.Response, rows)
     place = {"contestant_key": contestant["key"], "task_key": task.key}
     answers = [{**place, "prompt_key": r.prompt.key, "response_key": keys[name, p]} for p, r in responses.items()]
-    upsert(session, schema.Answer, answers)
+    before = {
+        answer.prompt_key: answer.response_key for answer in session.scalars(select(schema.Answer).filter_by(**place))
+    }
+    for answer in answers:
+        if before.get(answer["prompt_key"], answer["response_key"]) != answer["response_key"]:
+            raise UserError(
+                f"the board has other answers of '{name}'; give these another name, or choose another --store"
+            )
+    insert_missing(session, schema.Answer, answers)
     return keys
 
 
@@ -135,14 +208,16 @@ _Answered = Mapping[str, Mapping[str, tuple[str, Response]]]
 """By contestant's name and prompt's key: the response, and its key."""
 
 
-def gather(store: Store, *, task: str | None, judge: str | None, contestants: Sequence[str] = ()) -> Parcel:
+def gather(
+    store: Store, *, task: str | None, judge: str | None, contestants: Sequence[str] = (), board: str | None = None
+) -> Parcel:
     """What a store holds of one task: every contestant's answers, and what one judge, or every one, said of them.
 
-    Of a trained contestant each seed is a contestant of its own. Raises `UserError` where the store has no such
-    task, judge or contestant, or several boards have that task.
+    Of a trained contestant each seed is a contestant of its own. `board` is a board's title, or how its key begins.
+    Raises `UserError` where the store has no such task, board, judge or contestant, or several boards are meant.
     """
     with store.read() as session:
-        protocol, row = _board(session, task)
+        protocol, row = _board(session, task, board)
         prompts = _prompts(session, row.key)
         standing = session.scalars(
             select(schema.Contestant)
@@ -152,21 +227,22 @@ def gather(store: Store, *, task: str | None, judge: str | None, contestants: Se
         names = _names(standing)
         if unknown := set(contestants) - set(names):
             raise UserError(registry.unknown("contestant", min(unknown), sorted(names)))
-        baseline = next((name for name, c in zip(names, standing, strict=True) if c.kind in BASELINES), "")
+        standard = next((name for name, c in zip(names, standing, strict=True) if c.kind in BASELINES), "")
+        baseline = standard or open_baseline(session.get_one(schema.Protocol, protocol).settings)
         wanted = {name: c for name, c in zip(names, standing, strict=True) if not contestants or name in contestants}
         wanted |= {name: c for name, c in zip(names, standing, strict=True) if name == baseline}
         answered = {name: _answers(session, c.key, row.key, prompts) for name, c in sorted(wanted.items())}
-        found = Task(name=row.name, domain=row.domain, split=row.split, prompts=tuple(prompts))
+        found = Task(name=row.name, domain=row.domain, split=row.split, prompts=prompts)
         return Parcel(
             found,
             {name: {p: response for p, (_, response) in given.items()} for name, given in answered.items() if given},
-            baseline if answered.get(baseline) else "",
+            baseline,
             [_judged(session, each, answered, baseline) for each in _judges(session, protocol, judge)],
         )
 
 
-def _board(session: Session, name: str | None) -> tuple[str, schema.Task]:
-    """(protocol's key, task) of the one board that has the task, or has one at all."""
+def _board(session: Session, name: str | None, title: str | None) -> tuple[str, schema.Task]:
+    """(protocol's key, task) of the one board that is meant, or that there is."""
     query = (
         select(schema.Contestant.protocol_key, schema.Protocol.name, schema.Task)
         .join(schema.Answer, schema.Answer.contestant_key == schema.Contestant.key)
@@ -175,14 +251,18 @@ def _board(session: Session, name: str | None) -> tuple[str, schema.Task]:
         .distinct()
     )
     boards = sorted(session.execute(query).all(), key=lambda b: (b[2].name, b[1], b[0]))
-    fitting = [(protocol, title, task) for protocol, title, task in boards if name in (None, task.name)]
-    if not fitting:
-        raise UserError(registry.unknown("task", name or "", sorted({task.name for *_, task in boards})))
+    if not boards:
+        raise UserError("the store has no answers to export")
+    if name is not None and name not in (known := sorted({task.name for *_, task in boards})):
+        raise UserError(registry.unknown("task", name, known))
+    fitting = [
+        b for b in boards if name in (None, b[2].name) and (title is None or title == b[1] or b[0].startswith(title))
+    ]
+    if not fitting and title is not None:
+        raise UserError(registry.unknown("board", title, sorted({board for _, board, _ in boards})))
     if len(fitting) > 1:
-        which = "; ".join(f"{task.name} ({title})" for _, title, task in fitting)
-        raise UserError(
-            f"several boards: {which}; name one with --task" if name is None else f"several boards: {which}"
-        )
+        which = "; ".join(f"{task.name} on '{board}' ({key[:6]})" for key, board, task in fitting)
+        raise UserError(f"several boards: {which}; choose with --task, or --board and a title or a key")
     return fitting[0][0], fitting[0][2]
 
 
@@ -199,27 +279,26 @@ def _answers(
     session: Session, contestant_key: str, task_key: str, prompts: Sequence[Prompt]
 ) -> dict[str, tuple[str, Response]]:
     query = (
-        select(schema.Response)
+        select(schema.Answer.prompt_key, schema.Response)
         .join(schema.Answer, schema.Answer.response_key == schema.Response.key)
         .where(schema.Answer.contestant_key == contestant_key, schema.Answer.task_key == task_key)
     )
-    given = {row.prompt_key: row for row in session.scalars(query)}
+    given = {row.prompt_key: row.Response for row in session.execute(query)}
     return {p.key: (given[p.key].key, to_response(given[p.key], p)) for p in prompts if p.key in given}
 
 
 def _judges(session: Session, protocol: str, name: str | None) -> list[schema.Judge]:
     """Who made the board's scores; the one of that name, or each."""
-    query = (
-        select(schema.Judge)
-        .join(schema.Score, schema.Score.judge_key == schema.Judge.key)
-        .where(schema.Score.protocol_key == protocol)
-        .distinct()
-    )
-    judges = sorted(session.scalars(query), key=lambda j: (j.name, j.key))
+    judges = sorted(session.scalars(_scorers(protocol)), key=lambda j: (j.name, j.key))
     found = [judge for judge in judges if name in (None, judge.name)]
     if name and not found:
         raise UserError(registry.unknown("judge", name, [judge.name for judge in judges]))
     return found
+
+
+def _scorers(protocol: str) -> Select[schema.Judge]:
+    scored = select(schema.Score.judge_key).where(schema.Score.protocol_key == protocol)
+    return select(schema.Judge).where(schema.Judge.key.in_(scored))
 
 
 def _judged(session: Session, judge: schema.Judge, answered: _Answered, baseline: str) -> JudgedBy:
@@ -229,9 +308,10 @@ def _judged(session: Session, judge: schema.Judge, answered: _Answered, baseline
         verdicts: dict[tuple[str, str], list[schema.Verdict]] = {}
         for verdict in session.scalars(select(schema.Verdict).where(schema.Verdict.judge_key == judge.key)):
             verdicts.setdefault((verdict.contestant_response, verdict.baseline_response), []).append(verdict)
+        met = answered.get(baseline, {})
         for name, given in answered.items():
             for prompt, (key, _) in given.items():
-                theirs = answered[baseline].get(prompt, ("",))[0] if baseline and name != baseline else ""
+                theirs = met.get(prompt, ("",))[0] if name != baseline else ""
                 for row in sorted(verdicts.get((key, theirs), ()), key=lambda v: v.order):
                     said = Verdict(outcome=Outcome(row.outcome), preference=row.preference, **_asked(row))
                     judgments.append(Judgment(name, prompt, said, "ab" if row.order == "ab" else "ba"))
@@ -243,7 +323,7 @@ def _judged(session: Session, judge: schema.Judge, answered: _Answered, baseline
                     rated = Rating(value=rating.value, by_turn=tuple(rating.by_turn), **_asked(rating))
                     judgments.append(Judgment(name, prompt, rated))
     kind: Any = judge.kind
-    return JudgedBy(judge.name, kind, judge.identity, judgments)
+    return JudgedBy(judge.name, kind, judge.identity, judgments, judge.proxy)
 
 
 def _ratings(judge: schema.Judge) -> Any:

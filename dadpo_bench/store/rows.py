@@ -24,13 +24,13 @@ def insert_missing(session: Session, table: type[schema.Base], rows: Iterable[Ma
     dialect = session.get_bind().dialect.name
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
     for chunk in chunks(list(rows)):
-        session.execute(insert(table).on_conflict_do_nothing(), [dict(row) for row in chunk])
+        session.execute(insert(table.__table__).on_conflict_do_nothing(), [dict(row) for row in chunk])
 
 
 def upsert(session: Session, table: type[schema.Base], rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows; those whose primary key is there are replaced."""
     insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table)
+    statement = insert(table.__table__)
     columns = table.__table__.columns
     statement = statement.on_conflict_do_update(
         index_elements=[column.name for column in columns if column.primary_key],
@@ -65,20 +65,16 @@ def save_task(session: Session, task: Task) -> None:
     key = task.key
     row = {"key": key, "name": task.name, "domain": task.domain, "split": task.split}
     insert_missing(session, schema.Task, [row])
-    insert_missing(
-        session,
-        schema.TaskPrompt,
-        (
-            {
-                "task_key": key,
-                "position": i,
-                "prompt_key": p.key,
-                "prompt_id": p.id,
-                "category": p.category,
-            }
-            for i, p in enumerate(task.prompts)
-        ),
-    )
+    insert_missing(session, schema.TaskPrompt, task_prompt_rows(task))
+
+
+def task_prompt_rows(task: Task) -> list[dict[str, Any]]:
+    """The places and labels of a task's prompts."""
+    place = {"task_key": task.key}
+    return [
+        {**place, "position": i, "prompt_key": p.key, "prompt_id": p.id, "category": p.category}
+        for i, p in enumerate(task.prompts)
+    ]
 
 
 def known_responses(session: Session, batch_keys: Sequence[str]) -> list[schema.Response]:
