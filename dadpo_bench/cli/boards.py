@@ -171,7 +171,40 @@ def check(
         raise typer.Exit(1)
 
 
+def agreement(store: StoreOption = STORE, as_json: JsonOption = False) -> None:
+    """How far a store's judges agree on what several of them judged: shares and Cohen's κ, with and without ties.
+
+    Example: dadpo-bench agreement --store results/local.sqlite3
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from dadpo_bench.judging.stored_agreement import stored_agreement
+    from dadpo_bench.leaderboard import number
+    from dadpo_bench.store import open_store
+    from dadpo_bench.tables import print_table
+
+    with closing(open_store(store, create=False)) as opened, opened.read() as session:
+        found = stored_agreement(session)
+    if as_json:
+        typer.echo(json.dumps([one.as_data() for one in found], indent=1))
+        return
+    if not found:
+        raise UserError("no two judges of this store judged the same: run again with another --judge")
+    table = Table(title="per cent of comparisons with the same side, 95 % interval", padding=(0, 0))
+    table.add_column("judges")
+    for name in ("agree", "without ties", "κ", "κ without ties", "comparisons"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for one in found:
+        both = [one.agreement, one.agreement_without_ties]
+        shares = [f"{s.share:.1f} ({s.low:.0f} to {s.high:.0f})" if s else "–" for s in both]
+        kappas = [number(one.cohen_kappa, 2), number(one.cohen_kappa_without_ties, 2)]
+        table.add_row(escape(f"{one.board}: {one.first}, {one.second}"), *shares, *kappas, str(one.comparisons))
+    print_table(Console(), table)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("leaderboard")(leaderboard)
     app.command("check")(check)
+    app.command("agreement")(agreement)
