@@ -1,0 +1,45 @@
+"""Open boards made by hand, for tests: who won what, prompt by prompt."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from dadpo_bench.exchange import JudgedBy, Judgment, Parcel
+from dadpo_bench.exchange.stored import keep
+from dadpo_bench.store import open_store
+from dadpo_bench.tasks import Task
+from dadpo_bench.types import Outcome, Prompt, Reply, Response, Verdict
+
+OUTCOMES = {"W": Outcome.win, "L": Outcome.loss, "T": Outcome.tie}
+
+
+def made(path: Path, judges: Mapping[str, Mapping[str, str]], words: Mapping[str, int] = {}) -> str:
+    """A store of one board: by judge and contestant a letter a prompt; `words` lengthens somebody's responses."""
+    names = dict.fromkeys(name for said in judges.values() for name in said)
+    count = max(len(letters) for said in judges.values() for letters in said.values())
+    prompts = tuple(Prompt(id=str(i), turns=(f"question {i}",), category="ab"[i % 2]) for i in range(count))
+    responses = {
+        name: {p.key: response(p, name, i, words.get(name, 1)) for i, p in enumerate(prompts)}
+        for name in ("base", *names)
+    }
+    judged = [
+        JudgedBy(
+            judge,
+            "pairwise",
+            {"imported": "test", "judge": judge},
+            [
+                Judgment(name, p.key, Verdict(outcome=OUTCOMES[letter]))
+                for name, letters in said.items()
+                for p, letter in zip(prompts, letters, strict=True)
+            ],
+        )
+        for judge, said in judges.items()
+    ]
+    with closing(open_store(str(path))) as store:
+        keep(store, Parcel(Task(name="t", domain="out", split="heldout", prompts=prompts), responses, "base", judged))
+    return str(path)
+
+
+def response(prompt: Prompt, name: str, place: int, words: int) -> Response:
+    text = f"{name} {place} " + "word " * (words + place % 5)
+    return Response(prompt=prompt, replies=(Reply(text=text.strip()),))

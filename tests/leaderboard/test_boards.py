@@ -1,0 +1,178 @@
+"""The board from the command line: ranks, columns, categories, CSV, other people's coefficients and labels."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dadpo_bench.cli import app
+from tests.leaderboard.open_boards import made
+
+# Of 40 prompts: "best" wins 36, "good" and "fair" 20 and 18 of the same, "poor" 2.
+BOARD = {
+    "best": "W" * 36 + "L" * 4,
+    "good": "W" * 20 + "L" * 20,
+    "fair": "W" * 18 + "L" * 22,
+    "poor": "W" * 2 + "L" * 38,
+}
+
+
+def ran(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def rows(store: str, *more: str) -> dict[str, dict[str, Any]]:
+    found = json.loads(ran("leaderboard", "--store", store, "--format", "json", *more))
+    return {row["contestant"]: row for row in found}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return made(tmp_path_factory.mktemp("board") / "x.sqlite3", {"j": BOARD})
+
+
+def test_who_cannot_be_told_apart_shares_a_rank(store: str) -> None:
+    # best beats all by 16 points and more; good and fair differ in two prompts; poor is beaten by three.
+    assert {name: row["rank"] for name, row in rows(store).items()} == {
+        "best": 1,
+        "good": 2,
+        "fair": 2,
+        "poor": 4,
+        "base": None,
+    }
+
+
+def test_a_rating_is_the_logit_of_the_win_rate(store: str) -> None:
+    found = rows(store)
+    # 400·log10(20/20) = 0 and 400·log10(36/4) = 381.7 above the baseline's 1000.
+    assert found["good"]["rating"] == pytest.approx(1000)
+    assert found["best"]["rating"] == pytest.approx(1381.697, abs=1e-3)
+    assert found["base"]["rating"] == 1000
+
+
+def test_a_column_that_says_nothing_of_anybody_is_left_out(store: str) -> None:
+    board = ran("leaderboard", "--store", store, "--format", "md")
+    header = next(line for line in board.split("\n") if line.startswith("| rank"))
+    assert "length-controlled" in header
+    assert "| score |" not in header
+    assert "KL from teacher" not in board
+
+
+def test_a_category_has_its_rows_and_no_interval_under_twenty_prompts(store: str, tmp_path: Path) -> None:
+    small = made(tmp_path / "small.sqlite3", {"j": {name: letters[:20] for name, letters in BOARD.items()}})
+    for where, known in ((store, True), (small, False)):
+        found = json.loads(ran("leaderboard", "--store", where, "--format", "json", "--by-category"))
+        parts = [row for row in found if row["category"] and row["contestant"] == "good"]
+        assert [row["category"] for row in parts] == ["a", "b"]
+        assert all((row["ci_low"] is not None) == known for row in parts)
+        assert sum(row["prompts"] for row in parts) == (40 if known else 20)
+
+
+def test_rows_come_as_csv_too(store: str) -> None:
+    found = list(csv.DictReader(io.StringIO(ran("leaderboard", "--store", store, "--format", "csv"))))
+    assert [row["contestant"] for row in found] == ["best", "good", "fair", "poor", "base"]
+    assert float(found[1]["win_rate"]) == 50
+
+
+def test_a_formula_in_a_name_stays_text_in_csv(tmp_path: Path) -> None:
+    hostile = made(tmp_path / "x.sqlite3", {"j": {"=1+1": "WL" * 10}})
+    found = list(csv.DictReader(io.StringIO(ran("leaderboard", "--store", hostile, "--format", "csv"))))
+    assert found[0]["contestant"] == "'=1+1"
+
+
+def test_a_task_or_a_judge_is_shown_alone_and_a_wrong_name_is_told(store: str) -> None:
+    assert "### t (out-domain)" in ran("leaderboard", "--store", store, "--task", "t", "--judge", "j")
+    for option in ("--task", "--judge"):
+        result = CliRunner().invoke(app, ["leaderboard", "--store", store, option, "nobody"])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"unknown {option[2:]} 'nobody'" in result.stderr
+
+
+def test_a_board_that_is_only_looked_at_leaves_its_file(store: str) -> None:
+    ran("leaderboard", "--store", store)
+    before = Path(store).with_suffix(".md").read_bytes()
+    ran("leaderboard", "--store", store, "--by-category")
+    assert Path(store).with_suffix(".md").read_bytes() == before
+
+
+def test_given_coefficients_take_the_place_of_a_fit(store: str, tmp_path: Path) -> None:
+    coefficients, difficulty = tmp_path / "c.csv", tmp_path / "d.json"
+    coefficients.write_text(
+        ",np.tanh(std_delta_len),instruction_difficulty,not_gamed_baseline.astype(float)\ngood,-1.0,0.0,0.0\n"
+    )
+    difficulty.write_text(json.dumps([{"instruction": f"question {i}", "difficulty": 1.0} for i in range(40)]))
+    found = rows(store, "--length-control", str(coefficients), "--difficulty", str(difficulty))
+    # σ(0·1 + 0) = ½, and coefficients alone tell no error.
+    assert found["good"]["length_controlled_win_rate"] == pytest.approx(50)
+    assert found["good"]["length_controlled_se"] is None
+    assert found["good"]["length_control"] == "given coefficients"
+    assert found["fair"]["length_control"] == "fitted"
+
+
+def test_coefficients_need_difficulties(store: str) -> None:
+    result = CliRunner().invoke(app, ["leaderboard", "--store", store, "--length-control", "x.csv"])
+    assert (result.exit_code, "go together" in result.stderr) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def two_judges(tmp_path_factory: pytest.TempPathFactory) -> str:
+    # The stronger one labelled the same 40 prompts, and calls ten of good's twenty wins losses.
+    strong = {"good": "W" * 10 + "L" * 30, "best": BOARD["best"]}
+    return made(tmp_path_factory.mktemp("labels") / "x.sqlite3", {"weak": BOARD, "strong": strong})
+
+
+def test_a_win_rate_is_corrected_by_a_stronger_judges_labels(two_judges: str) -> None:
+    found = json.loads(
+        ran("leaderboard", "--store", two_judges, "--judge", "weak", "--format", "json", "--labels", "strong")
+    )
+    good = next(row for row in found if row["contestant"] == "good")
+    # All 40 prompts are labelled, so the labels' own mean is the answer: 10 of 40.
+    assert good["corrected_win_rate"] == pytest.approx(25)
+    assert good["corrected_low"] < 25 < good["corrected_high"]
+    assert good["corrected_labels"] == 40
+    assert next(row for row in found if row["contestant"] == "poor")["corrected_win_rate"] is None
+
+
+def test_labels_may_be_a_file_of_peoples_words(store: str, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    pairs = [
+        {
+            "turns": [f"question {i}"],
+            "first": [f"base {i} " + ("word " * (1 + i % 5)).strip()],
+            "second": [f"good {i} " + ("word " * (1 + i % 5)).strip()],
+            "label": "second",
+        }
+        for i in range(25)
+    ]
+    labels.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    good = rows(store, "--labels", str(labels))["good"]
+    assert good["corrected_labels"] == 25
+    assert good["corrected_win_rate"] > good["win_rate"]
+
+
+def test_too_few_labels_correct_nothing_and_are_counted(store: str, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    pair = {"turns": ["question 0"], "first": ["base 0 word"], "second": ["good 0 word"], "label": "tie"}
+    labels.write_text(json.dumps(pair))
+    good = rows(store, "--labels", str(labels))["good"]
+    assert (good["corrected_win_rate"], good["corrected_labels"]) == (None, 1)
+
+
+def test_judges_of_a_store_are_held_against_each_other(two_judges: str) -> None:
+    (found,) = json.loads(ran("agreement", "--store", two_judges, "--json"))
+    # Of 80 comparisons that both scored they differ in good's ten.
+    assert found["comparisons"] == 80
+    assert found["agreement"]["share"] == pytest.approx(87.5)
+    # Both say W: 10 + 36, both say L: 20 + 4; chance: (56·46 + 24·34)/80² = 0.53; κ = (0.875 − 0.53)/0.47.
+    assert found["cohen_kappa"] == pytest.approx((0.875 - 0.53) / 0.47)
+
+
+def test_one_judge_agrees_with_nobody(store: str) -> None:
+    result = CliRunner().invoke(app, ["agreement", "--store", store])
+    assert (result.exit_code, "no two judges" in result.stderr) == (2, True)
