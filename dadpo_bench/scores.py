@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -92,6 +92,18 @@ class Corrected:
     corrected_labels: int | None = None
 
 
+@dataclass(frozen=True)
+class Styled:
+    """As `Rated`, at equal length and markdown, as Arena-Hard controls style; null where it is not asked for."""
+
+    style_rating: float | None = None
+    style_rating_low: float | None = None
+    style_rating_high: float | None = None
+    style_rating_standing: str = ""
+    style_counter: str = ""
+    """Who counted the tokens."""
+
+
 class Lens(Protocol):
     """What else is known of a panel's contestants, by whoever asks for the board."""
 
@@ -101,6 +113,10 @@ class Lens(Protocol):
 
     def corrected(self, panel: Panel, entrant: Entrant, outcomes: Floats) -> Corrected:
         """(prompts,) outcomes of the judge → the corrected win rate, where there are labels."""
+        ...
+
+    def styled(self, panel: Panel) -> Mapping[str, Styled]:
+        """By label the rating at equal style; empty where nobody asked for it."""
         ...
 
 
@@ -118,6 +134,7 @@ class Row:
     summary: scoring.Summary
     controlled: Controlled
     rated: Rated
+    styled: Styled
     corrected: Corrected
     single: Single
     texts: Texts
@@ -126,7 +143,8 @@ class Row:
     def cells(self) -> dict[str, Any]:
         """The row as it is stored and printed: every column by its name."""
         who = {name: getattr(self, name) for name in ("contestant", "task", "judge", "baseline", "category")}
-        parts = (self.summary, self.controlled, self.rated, self.corrected, self.single, self.texts, self.divergence)
+        parts: tuple[Any, ...] = (self.summary, self.controlled, self.rated, self.styled, self.corrected, self.single)
+        parts += (self.texts, self.divergence)
         return {**who, **{name: value for part in parts for name, value in asdict(part).items()}}
 
 
@@ -140,6 +158,7 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
     few = panel.category is not None and len(panel.prompts) < FEW
     controlled = {} if few or not fit_lengths else _controlled(panel, orders)
     rated = {} if few else _rated(panel, orders, means)
+    styled = lens.styled(panel) if lens and not few else {}
     rows = []
     for place, entrant in enumerate(panel.entrants):
         summary = scoring.summary_of(orders[place], means[place])
@@ -156,6 +175,7 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
                 summary=replace(summary, ci_low=None, ci_high=None) if few else summary,
                 controlled=given or controlled.get(entrant.label, Controlled()),
                 rated=rated.get(entrant.label, Rated()),
+                styled=styled.get(entrant.label, Styled()),
                 corrected=lens.corrected(panel, entrant, outcomes) if lens and asked else Corrected(),
                 single=_single(panel, entrant),
                 texts=_texts(panel, entrant),

@@ -51,6 +51,9 @@ def leaderboard(
     difficulty: Annotated[
         Path | None, typer.Option(metavar="JSON", help="With them: each instruction's difficulty.")
     ] = None,
+    style: Annotated[
+        bool, typer.Option("--style", help="Ratings at equal length and markdown too, as Arena-Hard's; printed.")
+    ] = False,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +88,7 @@ def leaderboard(
     if (length_control is None) != (difficulty is None):
         raise UserError("--length-control and --difficulty go together")
     with closing(open_store(store, create=False)) as opened, opened.read() as session:
-        lens = Lenses.made(session, length_control, difficulty, labels)
+        lens = Lenses.made(session, length_control, difficulty, labels, style=style)
         wanted = Wanted(task, judge, per_seed, by_category, lens, fit_lengths)
         if check and (wanted != EVERYTHING or format is not None):
             raise UserError("--check compares the board's file: it takes --store alone")

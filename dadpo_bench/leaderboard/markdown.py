@@ -103,6 +103,7 @@ _SCORES: tuple[Column, ...] = (
         ),
     ),
     ("rating", lambda r: _rating(r, "rating")),
+    ("rating at equal style", lambda r: _rating(r, "style_rating")),
     ("score", lambda r: number(r["single_score"], 2)),
     ("by turn", lambda r: " / ".join(number(v, 2) for v in r["single_by_turn"]) or "–"),
     ("win / tie / loss", lambda r: _shares(r)),
@@ -137,12 +138,13 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
 
 def _rating(row: Cells, name: str) -> str:
     """An unbounded rating or end is shown as such."""
-    if row["rating_standing"] in ("", "undetermined"):
+    standing = row[f"{name}_standing"]
+    if standing in ("", "undetermined"):
         return "–"
     low, high = number(row[f"{name}_low"], 0), number(row[f"{name}_high"], 0)
     low, high = ("−∞" if row[f"{name}_low"] is None else low), ("∞" if row[f"{name}_high"] is None else high)
     if row[name] is None:
-        return f"{'∞' if row['rating_standing'] == 'above' else '−∞'} ({low} to {high})"
+        return f"{'∞' if standing == 'above' else '−∞'} ({low} to {high})"
     return number(row[name], 0) + (f" ({low} to {high})" if low != high else "")
 
 
@@ -171,6 +173,8 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
         against = " and ".join("the teacher" if name == "teacher" else escape(name) for name in baselines if name)
         lines += [f"### {escape(task)} ({domain}-domain)" + (f", against {against}" if against else ""), ""]
         lines += _table(_SCORES, here)
+        if counter := next((row["style_counter"] for row in here if row["style_counter"]), ""):
+            lines += [f"Style: token length, headers, lists and bold; tokens counted by {escape(counter)}.", ""]
         if parts := [row for row in section.board_rows if row["task"] == task and row["category"] is not None]:
             lines += [f"#### {escape(task)} by category", "", *_table(_SCORES, parts)]
     lines += ["### What they wrote", "", *_table(_LOOKS, whole)]
