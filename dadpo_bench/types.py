@@ -271,6 +271,14 @@ class PaidJudge(Protocol):
         ...
 
 
+class PricedJudge(Protocol):
+    """The class of a judge that costs money: what a stored one costs is told by its identity, without a key."""
+
+    def usd_of(self, identity: JsonObject, read: float, answered: float) -> float | None:
+        """What so many tokens cost; None where no price is known."""
+        ...
+
+
 class ShownJudge(Protocol):
     """The class of a judge whose questions `--dry-run` shows. Both need no key and load no model."""
 

@@ -28,7 +28,7 @@ from dadpo_bench.types import (
 )
 from judges.backends import Answer, Ask, Backend, Unanswered
 from judges.backends.asking import Asking
-from judges.backends.spending import Promise, Reached
+from judges.backends.spending import Promise, Reached, price_at
 from judges.parsers import without_thinking
 from judges.sources import load
 from judges.template import Unfit
@@ -244,6 +244,12 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
     def usd(self, read: float, answered: float) -> float | None:
         """What so many tokens cost; None where no price is known."""
         return self.backend.usd(read, answered)
+
+    @classmethod
+    def usd_of(cls, identity: JsonObject, read: float, answered: float) -> float | None:
+        """What so many tokens cost of a judge with this identity, not by batches; None where no price is known."""
+        price = price_at(str(identity.get("host", "")), str(identity.get("model", "")))
+        return price.usd(read, answered) if price else None
 
     def bill(self) -> str:
         """What it has cost, in one line."""

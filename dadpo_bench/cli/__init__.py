@@ -3,7 +3,18 @@
 import os
 import sys
 
-from dadpo_bench.cli import boards, contamination, db, evaluate, exchange, judge_eval, listing, plan, run
+from dadpo_bench.cli import (
+    boards,
+    contamination,
+    db,
+    evaluate,
+    exchange,
+    judge_eval,
+    listing,
+    plan,
+    power,
+    run,
+)
 from dadpo_bench.cli.app import app
 
 __all__ = ["app", "main"]
@@ -11,7 +22,7 @@ __all__ = ["app", "main"]
 NOBODY_READS = 141
 """Exit code where whoever read the output has gone, as of `… | head -1`: what a shell says of SIGPIPE."""
 
-for commands in (run, evaluate, plan, judge_eval, listing, contamination, boards, exchange, db):
+for commands in (run, evaluate, plan, judge_eval, listing, contamination, boards, power, exchange, db):
     commands.register(app)
 
 

@@ -48,7 +48,11 @@ def prompts_needed(sd: float, effect: float, *, power: float = 0.8, alpha: float
     _check(sd, power, alpha)
     if not (math.isfinite(effect) and effect):
         raise UserError("an effect of 0 points is found on no number of prompts: name the least effect that matters")
-    return _least(lambda prompts: power_of(sd, effect, prompts, alpha=alpha) >= power, _fewest(alpha))
+    from scipy.special import ndtri
+
+    by_normal = ((ndtri(1 - alpha / 2) + ndtri(power)) * sd / effect) ** 2  # t asks for a few more
+    start = max(_fewest(alpha), int(min(by_normal, 2 * _MOST)))
+    return _least(lambda prompts: power_of(sd, effect, prompts, alpha=alpha) >= power, _fewest(alpha), start)
 
 
 def detectable_effect(sd: float, prompts: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
@@ -73,13 +77,13 @@ def _fewest(alpha: float) -> int:
     return max(2, math.ceil(math.log2(2 / alpha)))
 
 
-def _least(enough: Callable[[int], bool], fewest: int) -> int:
-    """The least number from `fewest` on that is enough, where every greater one is too."""
-    low, high = fewest - 1, fewest
+def _least(enough: Callable[[int], bool], fewest: int, start: int) -> int:
+    """The least number from `fewest` on that is enough, where every greater one is too; searched from `start` on."""
+    low, high, step = fewest - 1, start, 2
     while not enough(high):
         if high > _MOST:
             raise UserError("a billion prompts would not do: the effect is too small for how much the methods vary")
-        low, high = high, 2 * high
+        low, high, step = high, high + step, 2 * step
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

@@ -33,13 +33,13 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.types import JsonObject, Message
 from judges.backends import Answer, Ask, Backend, BackendConfig, Unanswered, storable
 from judges.backends.pool import LONGEST_PAUSE, Fault, Pool, Server
-from judges.backends.spending import CHARACTERS, Meter, Price, Promise, Reached, prices, tokens_of
+from judges.backends.spending import CHARACTERS, OPENAI_HOST, Meter, Price, Promise, Reached, price_at, tokens_of
 from judges.backends.window import Window
 from judges.verdicts import Token
 
 T = TypeVar("T")
 
-OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_URL = f"https://{OPENAI_HOST}/v1"
 _LONGEST_NAME = 200
 """Characters of a model's name or fingerprint that are kept."""
 _MOST_TOKENS = 2**31 - 1
@@ -155,7 +155,7 @@ class Endpoint(Backend):
             raise UserError("base_url is an empty list: name a server in it, or leave it out")
         self._parts = [_checked(url) for url in urls]
         self.askers = config.concurrency * len(urls)
-        self._official = self._parts[0].hostname == urlsplit(OPENAI_URL).hostname
+        self._official = self._parts[0].hostname == OPENAI_HOST
         self._limit = "max_completion_tokens" if self._official else "max_tokens"
         names = [parts.netloc for parts in self._parts] if urls[1:] else [self.host]
         self.pool = Pool([Server(url, name, Window(config.concurrency)) for url, name in zip(urls, names, strict=True)])
@@ -207,7 +207,7 @@ class Endpoint(Backend):
 
     def _meter(self) -> Meter:
         config = self.config
-        price = prices().get(config.model) if self._official else None
+        price = price_at(str(self._parts[0].hostname), config.model)
         if config.usd_per_million is not None:
             read, answered = config.usd_per_million
             price = Price(input=read, output=answered, date="now", source="judge_settings.usd_per_million")

@@ -16,6 +16,7 @@ from dadpo_bench.types import Message, Value
 
 CHARACTERS = 4.5
 """Of English text a token: an assumption; other scripts take more tokens."""
+OPENAI_HOST = "api.openai.com"
 _MILLION = 1_000_000
 
 
@@ -41,6 +42,11 @@ def prices() -> Mapping[str, Price]:
     """By the model's name at OpenAI's own endpoint: `prices.toml`."""
     table = tomllib.loads((files("judges.backends") / "prices.toml").read_text())
     return {name: Price.model_validate(row) for name, row in table["models"].items()}
+
+
+def price_at(host: str, model: str) -> Price | None:
+    """What a model costs there, where it is known: at OpenAI's own endpoint."""
+    return prices().get(model) if host == OPENAI_HOST else None
 
 
 class Reached(Exception):

@@ -12,7 +12,7 @@ from tests.regression.golden_files import FOLDER, as_stored
 if __name__ == "__main__":
     wanted = sys.argv[1:] or list(CASES)
     for name in wanted:
-        text = json.dumps(as_stored(CASES[name]()), indent=1, ensure_ascii=False)
+        text = json.dumps(as_stored(CASES[name]()), indent=1)
         (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     if wanted == list(CASES):
         for path in FOLDER.glob("*.json"):
