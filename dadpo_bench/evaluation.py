@@ -76,10 +76,10 @@ class Evaluation:
         return [*([self.baseline] if self.baseline else []), *self.entrants]
 
 
-def make_evaluation(wanted: Wanted, store: Store | None, *, key: bool = True) -> Evaluation:
+def make_evaluation(wanted: Wanted, store: Store | None, *, asking: bool = True) -> Evaluation:
     """Check everything a user may have got wrong. Raises `UserError`; loads no weights.
 
-    `store` knows who was imported; None where there is none yet. `key=False`: nothing will be asked of an endpoint.
+    `store` knows who was imported; None where there is none yet. Not `asking`: no key is needed, no model is fetched.
     """
     entry, _ = check_judge(wanted.judge, wanted.judge_settings)
     task = load_task(wanted.task, "heldout", wanted.prompts, data=wanted.data)
@@ -97,28 +97,32 @@ def make_evaluation(wanted: Wanted, store: Store | None, *, key: bool = True) ->
     if wanted.baseline:
         # Drawn once: contestants of all seeds meet the same answers, and so share a row.
         once = replace(drawing, seed=None if wanted.seed is None else 0)
-        baseline = _contender(wanted.baseline, known, once, wanted, key)
+        baseline = _contender(wanted.baseline, known, once, wanted, asking)
     elif entry.kind == "pairwise" or entry.proxy:
         baseline = _own_baseline(wanted, task, known)
     names = dict.fromkeys(name for name in wanted.models if name != wanted.baseline)
-    entrants = tuple(_contender(name, known, drawing, wanted, key) for name in names)
+    entrants = tuple(_contender(name, known, drawing, wanted, asking) for name in names)
     if isinstance(baseline, Given):
         entrants = tuple(e for e in entrants if not (isinstance(e, Given) and e.name == baseline.name))
     if not entrants:
         raise UserError("the baseline meets nobody: name another model beside it")
     whole = task if wanted.prompts is None else load_task(wanted.task, "heldout", data=wanted.data)
     part = "" if len(task.prompts) == len(whole.prompts) else f"first {counted(len(task.prompts), 'prompts')}"
-    return Evaluation(wanted, task, part, entrants, baseline)
+    made = Evaluation(wanted, task, part, entrants, baseline)
+    for model in made.contenders:
+        if asking and isinstance(model, Model):
+            model.check()
+    return made
 
 
-def _contender(name: str, known: Mapping[str, Given], drawing: Drawing, wanted: Wanted, key: bool) -> Contender:
+def _contender(name: str, known: Mapping[str, Given], drawing: Drawing, wanted: Wanted, asking: bool) -> Contender:
     """Who is meant: a contestant that was imported, else a model on disk, at the endpoint, or of the hub."""
     if name in known:
         return known[name]
     on_disk = name == NAME or Path(name).expanduser().is_dir()
     if wanted.endpoint is not None and not on_disk:
         own = {"max_tokens": drawing.sampling.max_new_tokens, "top_p": drawing.sampling.top_p, "seed": drawing.seed}
-        return Model(name, drawing, remote_model({**own, **wanted.endpoint, "model": name}, key=key))
+        return Model(name, drawing, remote_model({**own, **wanted.endpoint, "model": name}, key=asking))
     if not on_disk and "/" not in name:
         wrong = registry.unknown("model", name, [NAME, *sorted(known)])
         raise UserError(f"{wrong} (or name a directory or a Hugging Face id; one behind an endpoint by --base-url)")
@@ -163,9 +167,6 @@ class Asked(NamedTuple):
 def evaluate(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any]) -> Asked:
     """Do what is owed: responses, judgments, scores, the board. Interrupted anywhere, the same call goes on."""
     asked = note_judge(bench, evaluation.wanted.judge, *judge)
-    for contender in evaluation.contenders:
-        if isinstance(contender, Model):
-            contender.check()
     protocol_key = _note(bench, evaluation)
     answered = [_entered(bench, evaluation, protocol_key, contender) for contender in evaluation.contenders]
     matches = _matches(evaluation, answered)

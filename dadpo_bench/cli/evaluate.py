@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from dadpo_bench import registry
 from dadpo_bench.cli.options import (
     STORE,
     BackendOption,
@@ -97,18 +98,11 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
-    options = judge_changes(
-        backend=backend, template=template, concurrency=concurrency, max_calls=max_calls, budget_usd=budget_usd
-    )
+    limits = {"concurrency": concurrency, "max_calls": max_calls, "budget_usd": budget_usd}
+    judged = {name: limit for name, limit in limits.items() if base_url is None or _takes(judge, backend, name)}
+    options = judge_changes(backend=backend, template=template, **judged)
     recipe = load_recipe(DEFAULT, [*(f"judge_settings.{change}" for change in changes or []), *options], judge)
-    endpoint = _endpoint(
-        base_url,
-        model_changes or [],
-        api_key_env=api_key_env,
-        concurrency=concurrency,
-        max_calls=max_calls,
-        budget_usd=budget_usd,
-    )
+    endpoint = _endpoint(base_url, model_changes or [], api_key_env=api_key_env, **limits)
     if not top_p:
         raise typer.BadParameter("--top-p must be above 0")
     # Imports torch: after every mistake that can be told without it.
@@ -121,6 +115,7 @@ def evaluate(
     from dadpo_bench.progress import Reporter
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
+    from dadpo_bench.store.connection import store_file
     from dadpo_bench.types import JudgeContext, Sampling
 
     wanted = Wanted(
@@ -144,12 +139,22 @@ def evaluate(
         return
     check_judge(judge, recipe.judge_settings)
     ready = construct_judge(judge, recipe.judge_settings, context)
+    file = store_file(store)
+    fresh = file is not None and not file.is_file()
+    evaluation = make_evaluation(wanted, None) if fresh else None  # a mistake leaves no store behind
     with closing(open_store(store)) as opened:
-        evaluation = make_evaluation(wanted, opened)
+        evaluation = evaluation or make_evaluation(wanted, opened)
         reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
         with reporter.running():
             asked = evaluated(Bench(opened, LocalEngine(), reporter), evaluation, ready)
         show_ranking(console, opened, asked.protocol_key, asked.judge.key, as_json=as_json)
+
+
+def _takes(judge: str, backend: str | None, setting: str) -> bool:
+    """Whether a limit is the judge's too, where there is an endpoint that it is for in any case."""
+    entry = registry.judges[judge.partition(":")[0]]
+    values = {"backend": backend} if backend else {}
+    return bool(entry.config) and setting in registry.config_class(entry, values).model_fields
 
 
 def _endpoint(base_url: str | None, changes: Sequence[str], **settings: Any) -> dict[str, Any] | None:
@@ -176,7 +181,7 @@ def _dry_run(console: Console, wanted: Wanted, context: JudgeContext, store: str
     from dadpo_bench.stages.contenders import Model
 
     with _copy(store) as copied:
-        evaluation = make_evaluation(wanted, copied, key=False)
+        evaluation = make_evaluation(wanted, copied, asking=False)
         try:
             ready = construct_judge(wanted.judge, wanted.judge_settings, context)
         except UserError:  # a judge without its key may be planned, not asked
