@@ -14,9 +14,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from dadpo_bench import registry
-from dadpo_bench.contamination import label, overlap
-from dadpo_bench.counts import counted
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.judging.asked import accord_of_members
@@ -24,18 +21,17 @@ from dadpo_bench.judging.comparisons import (
     Match,
     OpenJudge,
     ask,
-    check_judge,
     construct_judge,
     note_judge,
     tell_unscored,
 )
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import chat_tokenizer, find, frozen, tokenizer_key, training
-from dadpo_bench.models.loading import identity
 from dadpo_bench.models.memory import peak_bytes
+from dadpo_bench.plan import TRAIN, VALIDATION, Plan
 from dadpo_bench.progress import Owed
-from dadpo_bench.recipe import FIRST, Recipe
-from dadpo_bench.registry import JudgeEntry, MethodEntry
+from dadpo_bench.recipe import FIRST
+from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.scores import save_scores
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench, LocalModel
@@ -46,143 +42,12 @@ from dadpo_bench.stages.responses import Stored, collect_responses
 from dadpo_bench.stages.signals import Scored, check_teacher, collect_signals
 from dadpo_bench.stages.students import student_of, teacher_of, train
 from dadpo_bench.store import insert_missing, save_task, schema
-from dadpo_bench.tasks import Task, load_task
 from dadpo_bench.types import Example, JudgeContext, Pair
 
 SHARED_SEED = 0
 """Seeds what all training seeds share: the teacher's responses."""
 
 TEACHER, STUDENT = "teacher", "student"
-TRAIN, VALIDATION = "train", "validation"
-_CALLED = {TRAIN: "training", VALIDATION: "validation"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run was asked to do, checked before any work."""
-
-    recipe: Recipe
-    contestants: tuple[str, ...]
-    seeds: tuple[int, ...]
-    train_task: Task
-    validation_task: Task | None
-    """Prompts measured while training, never learnt from."""
-    tasks: tuple[Task, ...]
-
-    @cached_property
-    def protocol_key(self) -> str:
-        """Under which rows may be compared."""
-        return self.recipe.protocol_key([task.key for task in (*self.learning.values(), *self.tasks)], identity)
-
-    @property
-    def learning(self) -> dict[str, Task]:
-        """By split: the prompts that the teacher and the dSFT student answer for the methods."""
-        return {TRAIN: self.train_task} | ({VALIDATION: self.validation_task} if self.validation_task else {})
-
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """dSFT, then the contestants asked for."""
-        return (FIRST, *(c for c in self.contestants if c != FIRST))
-
-    @property
-    def entries(self) -> dict[str, MethodEntry]:
-        """By trained contestant: what its method says of itself."""
-        return {name: registry.methods[self.recipe.methods[name].method] for name in self.trained}
-
-    @property
-    def on_pairs(self) -> list[MethodEntry]:
-        """Of these, the methods that learn from pairs."""
-        return [entry for entry in self.entries.values() if entry.data == "pairs"]
-
-
-def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
-    """Check everything a user may have got wrong. Raises `UserError`; loads no weights."""
-    recipe = recipe.including(contestants)
-    for contestant in contestants:
-        recipe.method_settings(contestant)
-    check_judge(recipe.judge, recipe.judge_settings)
-    tasks = tuple(_held_out(recipe, name) for name in recipe.tasks)
-    names = [task.name for task in tasks]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"two held-out tasks are called '{twice}': give one of the files another name")
-    learning = recipe.prompts
-    train_task = load_task(learning.task, TRAIN, learning.train, data=learning.data, shares=learning.split)
-    validation_task = _validation_task(recipe, contestants)
-    learnt: dict[str, str] = {}
-    for task in (train_task, validation_task) if validation_task else (train_task,):
-        if any(len(p.turns) != 1 for p in task.prompts):
-            raise UserError(f"training task '{task.name}': {_CALLED[task.split]} prompts have one turn each")
-        _refuse_shared(task, learnt)
-        learnt |= dict.fromkeys((p.key for p in task.prompts), task.split)
-    if not learning.allow_contamination:
-        for task in tasks:
-            _refuse_shared(task, learnt)
-            _refuse_leaks(task, [task for task in (train_task, validation_task) if task])
-    if seeds < 1:
-        raise UserError("--seeds: at least 1")
-    return Plan(
-        recipe,
-        tuple(dict.fromkeys(contestants)),
-        tuple(range(recipe.seed, recipe.seed + seeds)),
-        train_task,
-        validation_task,
-        tasks,
-    )
-
-
-def _held_out(recipe: Recipe, name: str) -> Task:
-    choice, learning = recipe.tasks[name], recipe.prompts
-    same = name == learning.task
-    return load_task(
-        name,
-        "heldout",
-        choice.prompts,
-        choice.domain,
-        data=choice.data or (learning.data if same else None),
-        shares=choice.split or (learning.split if same else None),
-    )
-
-
-def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
-    prompts = recipe.prompts
-    if prompts.validation:
-        task = load_task(
-            prompts.task,
-            VALIDATION,
-            prompts.validation,
-            behind=prompts.train,
-            data=prompts.data,
-            shares=prompts.split,
-        )
-        if len(task.prompts) < prompts.validation:
-            raise UserError(
-                f"prompts.validation: {prompts.validation} asked for, '{prompts.task}' has {len(task.prompts)} left"
-            )
-        return task
-    for name in (FIRST, *contestants):
-        if recipe.method_settings(name).get("select") == "best":
-            raise UserError(f"methods.{name}.select: best is chosen on validation prompts; set prompts.validation")
-    return None
-
-
-def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
-    shared = [learnt[p.key] for p in task.prompts if p.key in learnt]
-    if shared:
-        raise UserError(
-            f"task '{task.name}' shares {counted(len(shared), 'prompts')} with the {_CALLED[shared[0]]} prompts"
-        )
-
-
-def _refuse_leaks(task: Task, learnt: Sequence[Task]) -> None:
-    for source in learnt:
-        found = overlap(source.prompts, task.prompts)
-        if found.leaks:
-            worst = found.leaks[0]
-            raise UserError(
-                f"task '{task.name}': {counted(len(found.leaks), 'prompts')} leaked into the {_CALLED[source.split]} "
-                f"prompts, worst '{label(worst.heldout)}' from '{label(worst.train)}' ({worst.how}); see `dadpo-bench "
-                "contamination`, take them out (its --write), or allow them with --allow-contamination"
-            )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from dadpo_bench.cli import app
 from dadpo_bench.contamination import Overlap, label, overlap
 from dadpo_bench.errors import UserError
-from dadpo_bench.pipeline import make_plan
+from dadpo_bench.plan import make_plan
 from dadpo_bench.recipe import load_recipe, shipped
 from dadpo_bench.tasks import load_task
 from dadpo_bench.types import Prompt

@@ -14,7 +14,8 @@ from dadpo_bench.cli.dry_run import show_estimate
 from dadpo_bench.cli.result import show_result
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.leaderboard import escape, render
-from dadpo_bench.pipeline import make_plan, run
+from dadpo_bench.pipeline import run
+from dadpo_bench.plan import make_plan
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import Stage, responses

@@ -7,7 +7,8 @@ from sqlalchemy import select
 from transformers import AutoModelForCausalLM
 
 from dadpo_bench.engine import LocalEngine
-from dadpo_bench.pipeline import make_plan, run
+from dadpo_bench.pipeline import run
+from dadpo_bench.plan import make_plan
 from dadpo_bench.planning import estimate
 from dadpo_bench.progress import silent
 from dadpo_bench.recipe import load_recipe

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dadpo_bench.errors import UserError
-from dadpo_bench.pipeline import make_plan
+from dadpo_bench.plan import make_plan
 from dadpo_bench.recipe import Recipe, load_recipe, shipped
 from tests.tiny import build_tiny_model
 

@@ -7,7 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import UserError
-from dadpo_bench.pipeline import make_plan, run
+from dadpo_bench.pipeline import run
+from dadpo_bench.plan import make_plan
 from dadpo_bench.progress import silent
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import Stage

@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from dadpo_bench import registry
 from dadpo_bench.engine import LocalEngine
-from dadpo_bench.pipeline import make_plan, run
+from dadpo_bench.pipeline import run
+from dadpo_bench.plan import make_plan
 from dadpo_bench.progress import silent
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.registry import JudgeEntry

@@ -7,7 +7,8 @@ import pytest
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import UserError
-from dadpo_bench.pipeline import Plan, make_plan, run
+from dadpo_bench.pipeline import run
+from dadpo_bench.plan import Plan, make_plan
 from dadpo_bench.progress import silent
 from dadpo_bench.recipe import essence, load_recipe
 from dadpo_bench.stages import Stage

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dadpo_bench.counts import counted
 from dadpo_bench.models.precision import compute_dtype, device
-from dadpo_bench.pipeline import Plan
+from dadpo_bench.plan import Plan
 from dadpo_bench.planning import Cost
 from dadpo_bench.tables import print_table
 

@@ -63,7 +63,7 @@ def plan(
     chosen = load_recipe(recipe, changes or [])
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.forecast import as_data, show_plan
-    from dadpo_bench.pipeline import make_plan
+    from dadpo_bench.plan import make_plan
     from dadpo_bench.planning import Setting, forecast_of, hardware_of, loads, shapes_of
 
     made = make_plan(chosen, list(chosen.methods), seeds)

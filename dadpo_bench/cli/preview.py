@@ -12,7 +12,7 @@ from rich.console import Console
 from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.judging.comparisons import Orders, voices
 from dadpo_bench.models import find
-from dadpo_bench.pipeline import Plan
+from dadpo_bench.plan import Plan
 from dadpo_bench.planning.workload import CHARACTERS, FILLED
 from dadpo_bench.registry import JudgeEntry, judges
 from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Prompt, Reply, Response, ShownJudge

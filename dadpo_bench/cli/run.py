@@ -112,8 +112,9 @@ def run(
     from dadpo_bench.cli.preview import show_questions
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
-    from dadpo_bench.pipeline import judge_of, make_plan
+    from dadpo_bench.pipeline import judge_of
     from dadpo_bench.pipeline import run as run_stages
+    from dadpo_bench.plan import make_plan
     from dadpo_bench.planning import estimate
     from dadpo_bench.progress import Reporter
     from dadpo_bench.registry import unknown

@@ -10,7 +10,8 @@ from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models.embedded import NAME
 from dadpo_bench.models.loading import at_hand
 from dadpo_bench.models.precision import compute_dtype, device
-from dadpo_bench.pipeline import Plan, done_stages
+from dadpo_bench.pipeline import done_stages
+from dadpo_bench.plan import Plan
 from dadpo_bench.planning.load import Ask, Load, Prune, Sample, Score, Train
 from dadpo_bench.planning.workload import loads
 from dadpo_bench.progress import dry

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dadpo_bench.judging.comparisons import voices
-from dadpo_bench.pipeline import Plan
+from dadpo_bench.plan import Plan
 from dadpo_bench.planning.load import Ask, Load, Prune, Role, Rollouts, Sample, Score, Train
 from dadpo_bench.stages import Stage
 from dadpo_bench.types import Prompt, Sampling

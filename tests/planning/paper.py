@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dadpo_bench.pipeline import make_plan
+from dadpo_bench.plan import make_plan
 from dadpo_bench.planning import Load, Shapes, loads, shapes_of
 from dadpo_bench.recipe import load_recipe
 

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from dadpo_bench.leaderboard import render
-from dadpo_bench.pipeline import make_plan
 from dadpo_bench.places import COMMITTED_STORES
+from dadpo_bench.plan import make_plan
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.scores import compute_rows
 from dadpo_bench.store import Store, open_store, schema

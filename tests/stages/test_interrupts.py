@@ -12,7 +12,7 @@ from dadpo_bench import pipeline
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import Interrupted
 from dadpo_bench.models import precision
-from dadpo_bench.pipeline import make_plan
+from dadpo_bench.plan import make_plan
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import Stage

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from dadpo_bench import pipeline
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.models import chat_tokenizer, precision
-from dadpo_bench.pipeline import Plan, make_plan
+from dadpo_bench.plan import Plan, make_plan
 from dadpo_bench.planning import estimate
 from dadpo_bench.progress import silent
 from dadpo_bench.recipe import load_recipe

@@ -20,7 +20,8 @@ from dadpo_bench.cli import app
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import UserError
 from dadpo_bench.leaderboard import render
-from dadpo_bench.pipeline import make_plan, run
+from dadpo_bench.pipeline import run
+from dadpo_bench.plan import make_plan
 from dadpo_bench.progress import silent
 from dadpo_bench.recipe import load_recipe
 from dadpo_bench.stages import signals

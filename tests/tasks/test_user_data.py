@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from dadpo_bench.errors import UserError
-from dadpo_bench.pipeline import make_plan
+from dadpo_bench.plan import make_plan
 from dadpo_bench.recipe import Shares, load_recipe
 from dadpo_bench.tasks import load_task, sources, task_data
 from dadpo_bench.tasks.columns import to_prompt
