@@ -17,12 +17,12 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
 from dadpo_bench.exchange.reading import Label, Name, Record, records
 from dadpo_bench.tasks import Task
-from dadpo_bench.types import Order, Outcome, Prompt, Reply, Response, Verdict
+from dadpo_bench.types import Order, Outcome, Prompt, Reply, Response, Verdict, content_key
 
 _WHAT = "AlpacaEval"
 _CALLED = "alpaca-eval-annotations"
-_ID = 200
-"""Characters of an instruction that serve as its prompt's id."""
+_ID = 180
+"""Characters of an instruction that serve as its prompt's id; of a longer one a hash stands behind them."""
 
 _BASELINES = {"alpaca_eval_2": "gpt4_1106_preview", "alpaca_eval": "text_davinci_003"}
 """Of its two boards; the first is meant where nothing tells."""
@@ -109,7 +109,8 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
 
 
 def _prompt(instruction: str, dataset: str | None) -> Prompt:
-    return Prompt(id=instruction[:_ID], turns=(instruction,), category=dataset or "")
+    long = f" {content_key(instruction)[:8]}" if len(instruction) > _ID else ""
+    return Prompt(id=instruction[:_ID] + long, turns=(instruction,), category=dataset or "")
 
 
 def _identity(annotator: str) -> dict[str, str]:

@@ -48,6 +48,7 @@ def keep(store: Store, parcel: Parcel) -> Kept:
     judges = {judge_key(_IMPORTED, identity): (judge, identity) for judge, identity in map(_alone, parcel.judged)}
     with store.write() as session:
         insert_missing(session, schema.Protocol, [protocol])
+        scored = {judge.key for judge in session.scalars(_scorers(protocol["key"]))}
         task, prompts = settled(session, protocol["key"], parcel.task)
         keys: dict[tuple[str, str], str] = {}
         for name, responses in parcel.responses.items():
@@ -58,7 +59,6 @@ def keep(store: Store, parcel: Parcel) -> Kept:
             row = {"key": key, "name": judge.name, "kind": judge.kind, "proxy": judge.proxy, "identity": identity}
             insert_missing(session, schema.Judge, [row])
             _keep_judgments(session, key, judge, keys, parcel.baseline)
-        scored = {judge.key for judge in session.scalars(_scorers(protocol["key"]))}
     for key in sorted(scored | set(judges)):
         save_scores(store, protocol["key"], key)
     said = [judgment.said for judge in parcel.judged for judgment in judge.judgments]
