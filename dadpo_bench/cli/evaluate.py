@@ -157,12 +157,25 @@ def _takes(judge: str, backend: str | None, setting: str) -> bool:
     return bool(entry.config) and setting in registry.config_class(entry, values).model_fields
 
 
+_OPTIONS = {
+    "model": "its name, MODEL",
+    "max_tokens": "--max-new-tokens",
+    "temperature": "--temperature (null sends none)",
+    "top_p": "--top-p",
+    "seed": "--seed",
+}
+"""What samples are drawn by is no matter of the endpoint."""
+
+
 def _endpoint(base_url: str | None, changes: Sequence[str], **settings: Any) -> dict[str, Any] | None:
     """Settings of the endpoint that answers; None where there is none."""
     given = {"base_url": base_url, **settings}
     found = {name: value for name, value in given.items() if value is not None}
     for change in changes:
         apply_change(found, change, "--model-set")
+    for name, option in _OPTIONS.items():
+        if found.get(name) is not None:
+            raise typer.BadParameter(f"--model-set {name}: give it by {option}")
     if base_url is None and (changes or settings["api_key_env"] is not None):
         raise typer.BadParameter("--model-set and --api-key-env go with --base-url")
     return found if base_url is not None else None

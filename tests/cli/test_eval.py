@@ -220,6 +220,16 @@ def test_dry_run_needs_no_key_asks_nobody_and_tells_what_is_owed(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_a_model_that_takes_no_temperature_is_sent_none(with_base: Path) -> None:
+    shutil.copy(with_base, "s.sqlite3")
+    with serving(echo) as server:
+        assert "m" in ranked("m", "--baseline", "base", *ASK, *at(server), "--model-set", "temperature=null")
+        assert not any("temperature" in body for body in server.bodies)
+        wrong = call("m", "--baseline", "base", *ASK, *at(server), "--model-set", "temperature=1")
+    assert wrong.exit_code == 2
+    assert "give it by --temperature" in " ".join(wrong.stderr.replace("│", " ").split())
+
+
 def test_a_key_stays_with_the_requests(with_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(with_base, "s.sqlite3")
     monkeypatch.setenv("MY_KEY", KEY)
