@@ -121,6 +121,8 @@ def warnings(
         found.append(f"{counted(min(trained), 'training seeds')}: the variance between seeds is poorly known.")
     if any(r["length_control"] == "fitted without difficulty" for r in rows):
         found.append("Fewer than four contestants: length control knows no prompt's difficulty.")
+    if protocol.settings.get("prompts", {}).get("allow_contamination"):
+        found.append("Contamination is allowed: held-out prompts were not held against the training prompts.")
     half = sum(r["half_scored"] for r in rows)
     if half:
         found.append(f"Only one of two orders is scored: {counted(half, 'comparisons')}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _case(name: str) -> Callable[[Case], Case]:
 
 def _cells(panel: Panel, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
     """A board's rows: the columns wanted, by default those that have no case of their own."""
-    rows = [row.cells() for row in rows_of(panel)]
+    rows = [row.cells() for row in rows_of(replace(panel))]  # a panel keeps what it drew; a copy draws again
     keep = ("contestant", *wanted) if wanted else [name for name in rows[0] if name not in _OWN]
     return [{name: row[name] for name in keep} for row in rows]
 
