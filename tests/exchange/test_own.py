@@ -120,7 +120,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAME = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=200)
 
 
-@given(st.dictionaries(NAME, st.lists(TEXT, min_size=2, max_size=2), min_size=1, max_size=3), TEXT)
+@given(answers=st.dictionaries(NAME, st.lists(TEXT, min_size=2, max_size=2), min_size=1, max_size=3), turn=TEXT)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_parcel_is_read_as_it_was_written(
     answers: dict[str, list[str]], turn: str, tmp_path_factory: pytest.TempPathFactory
