@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from dadpo_bench.cli.options import STORE, JsonOption, StoreOption, relative
+from dadpo_bench.errors import UserError
 
 _FORMATS = (
     "alpaca-eval-outputs, alpaca-eval-annotations, mt-bench-answers, mt-bench-judgments, arena-hard-answers, "
@@ -27,6 +28,8 @@ importing them again changes nothing.
 Examples:
 
   dadpo-bench import alpaca-eval-annotations results/*/weighted_alpaca_eval_gpt4_turbo/annotations.json
+
+  dadpo-bench import alpaca-eval-annotations NullModel.json --rename example=NullModel
 
   dadpo-bench import mt-bench-judgments question.jsonl model_answer/*.jsonl model_judgment/gpt-4_single.jsonl
 
@@ -60,6 +63,9 @@ def import_(
     baseline: Annotated[
         str | None, typer.Option(help="Whom all are compared with, where the files name several or nobody.")
     ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="OLD=NEW", help="Another name for a contestant; may be repeated.")
+    ] = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,7 +77,8 @@ def import_(
     from dadpo_bench.progress import Reporter
     from dadpo_bench.store import open_store
 
-    parcel = format_named(format).read(files, wanted(task, baseline))
+    names = dict(_renaming(pair) for pair in rename or ())
+    parcel = format_named(format).read(files, wanted(task, baseline)).renamed(names)
     with closing(open_store(store)) as opened:
         kept = keep(opened, parcel)
         board = write_board(opened)
@@ -92,6 +99,13 @@ def import_(
     reporter = Reporter(Console())
     for line in [*lines, f"board: {relative(board)}" if kept.judged else "not on the board yet: nobody judged them"]:
         reporter.say(line)
+
+
+def _renaming(pair: str) -> tuple[str, str]:
+    old, _, new = pair.partition("=")
+    if not old or not new:
+        raise UserError(f"--rename {pair}: write it as OLD=NEW")
+    return old, new
 
 
 def export(

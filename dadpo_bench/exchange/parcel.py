@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dadpo_bench import registry
+from dadpo_bench.errors import UserError
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import JsonObject, Order, Rating, Response, Verdict
 
@@ -52,6 +54,23 @@ class Parcel(NamedTuple):
         """By prompt's key: its id where no other prompt has that, else its key."""
         times = Counter(p.id for p in self.task.prompts)
         return {p.key: p.id if p.id and times[p.id] == 1 else p.key for p in self.task.prompts}
+
+    def renamed(self, names: Mapping[str, str]) -> Parcel:
+        """With other names of contestants, old → new.
+
+        Raises `UserError` for a name that no contestant has, or that another has already.
+        """
+        if unknown := set(names) - set(self.responses):
+            raise UserError(f"--rename: {registry.unknown('contestant', min(unknown), sorted(self.responses))}")
+        new = {name: names.get(name, name) for name in self.responses}
+        if len(set(new.values())) < len(new):
+            raise UserError("--rename: two contestants would have the same name")
+        judged = [
+            by._replace(judgments=[said._replace(contestant=new[said.contestant]) for said in by.judgments])
+            for by in self.judged
+        ]
+        responses = {new[name]: given for name, given in self.responses.items()}
+        return self._replace(responses=responses, judged=judged, baseline=new.get(self.baseline, self.baseline))
 
 
 class Wanted(NamedTuple):

@@ -200,3 +200,25 @@ def test_of_several_baselines_one_is_chosen(tmp_path: Path) -> None:
     rows = [annotation(0), annotation(0, generator_1="other", output_1="else")]
     kept = done("import", ANNOTATIONS, listed(tmp_path / "a.json", rows), "--baseline", "other")
     assert (kept["baseline"], kept["judged"]) == ("other", {"a judge": 1})
+
+
+@published
+def test_published_coefficients_give_the_published_length_controlled_rates(tmp_path: Path) -> None:
+    done("import", ANNOTATIONS, *sorted((FILES / "annotations").glob("*.json")), "--rename", "example=NullModel")
+    given = ["--length-control", FILES / "length_control_coefficients.csv"]
+    given += ["--difficulty", FILES / "instruction_difficulty.json"]
+    rows = {row["contestant"]: row for row in json.loads(call("leaderboard", "--format", "json", *given).stdout)}
+    for name, rate in (("alpaca-7b", 5.875487163), ("claude-2", 28.155196141)):
+        assert rows[name]["length_controlled_win_rate"] == pytest.approx(rate, abs=1e-6)
+        assert rows[name]["length_controlled_se"] is None
+    # 86.458 is published, but was not made from the published coefficients.
+    assert rows["NullModel"]["length_controlled_win_rate"] == pytest.approx(86.325, abs=1e-3)
+
+
+def test_a_contestant_may_be_given_another_name(tmp_path: Path) -> None:
+    file = listed(tmp_path / "a.json", [annotation(1), annotation(2, 1.0)])
+    kept = done("import", ANNOTATIONS, file, "--rename", "mine=yours")
+    assert set(kept["contestants"]) == {"yours", "gpt4_1106_preview"}
+    assert "unknown contestant 'mein'" in refused("import", ANNOTATIONS, file, "--rename", "mein=yours")
+    assert "the same name" in refused("import", ANNOTATIONS, file, "--rename", "mine=gpt4_1106_preview")
+    assert "write it as OLD=NEW" in refused("import", ANNOTATIONS, file, "--rename", "mine")
