@@ -162,6 +162,8 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
     rows = []
     for place, entrant in enumerate(panel.entrants):
         summary = scoring.summary_of(orders[place], means[place])
+        if panel.baseline is None and panel.judgments.pointwise:  # nobody is met: unscored is what has no rating
+            summary = replace(summary, unscored=int(np.isnan(panel.ratings(entrant)).sum()))
         outcomes = scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0)
         given = lens.controlled(panel, entrant) if lens and entrant.kind != "canary" else None
         asked = lens is not None and entrant.kind not in (*BASELINES, "canary")

@@ -154,7 +154,7 @@ def test_mt_bench_is_answered_at_its_temperatures_and_rated_without_a_baseline()
         row = ranked("m", *options, "--set", f"base_url={server.url}", *at(server))["m"]
         asked = {b["messages"][-1]["content"]: b["temperature"] for b in server.bodies if b["model"] == "m"}
     assert asked == {"writing?": 0.7, "extraction?": 0, "math?": 0}
-    assert (row["single_score"], row["baseline"]) == (7, "")
+    assert (row["single_score"], row["baseline"], row["unscored"]) == (7, "", 0)
 
 
 def test_what_failed_is_no_result_and_is_asked_again() -> None:
