@@ -5,11 +5,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dadpo_bench.engine import LocalEngine
 from dadpo_bench.judging.comparisons import Match, OpenJudge, ask, note_judge
-from dadpo_bench.judging.judgments import Judgments
+from dadpo_bench.judging.judgments import Judgments, places
 from dadpo_bench.progress import silent
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
@@ -57,7 +58,9 @@ def outcomes(bench: Bench, judge: OpenJudge, *matches: Match) -> list[list[float
     keys = [(ours.key, theirs.key) for ours, theirs in matches]
     with bench.store.read() as session:
         row = session.get_one(schema.Judge, judge.key)
-        found: list[list[float]] = Judgments(session, row, {k for pair in keys for k in pair}).outcomes(keys).tolist()
+        place = places(key for pair in keys for key in pair)
+        at = np.array([[place[key] for key in pair] for pair in keys])
+        found: list[list[float]] = Judgments(session, row, place).outcomes(at[:, 0], at[:, 1]).tolist()
         return found
 
 
