@@ -89,7 +89,7 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["db"], "name a command"),
         (["rnu"], "rnu"),
         (["show", "recipes", "smollm2-135m"], "smollm2-135m-pruned20"),
-        (["leaderboard", "--format", "xml"], "markdown"),
+        (["leaderboard", "--format", "xml"], "md"),
         (["check", "--alpha", "2"], "--alpha"),
         (["show", "methods", "dado"], "did you mean"),
         (["list", "methds"], "methds"),
