@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 from typer.testing import CliRunner
@@ -37,17 +38,15 @@ def test_one_drawn_order_costs_half_and_is_said(tiny_recipe: Path, tmp_path: Pat
     assert drawn.count("| sft | ") > 0
 
 
+_ASKED = (("drawn", "ba"), ("canary", "ab"), ("canary", "ba"))
+
+
 def test_other_pairs_asked_in_both_orders_leave_none_half_scored() -> None:
-    class Stored:
-        def execute(self, _: Any) -> "Stored":
-            return self
-
-        def yield_per(self, _: int) -> list[tuple[Any, ...]]:
-            asked = (("drawn", "ba"), ("canary", "ab"), ("canary", "ba"))
-            return [(ours, "theirs", order, "win", None, "m") for ours, order in asked]
-
+    asked = [(ours, "theirs", order, "win", None, "m") for ours, order in _ASKED]
+    stored = Mock()
+    stored.connection().execute().cursor.fetchmany.side_effect = [asked, []]
     place = places(["drawn", "canary", "theirs"])
-    said = Judgments(Stored(), schema.Judge(key="j", kind="pairwise"), place)  # type: ignore[arg-type]
+    said = Judgments(stored, schema.Judge(key="j", kind="pairwise"), place)
 
     def outcomes(*pairs: tuple[str, str]) -> Any:
         at = np.array([[place.get(key, -1) for key in pair] for pair in pairs], dtype=np.int64).reshape(-1, 2)
