@@ -8,7 +8,7 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
-from dadpo_bench.regression import Compared, show
+from dadpo_bench.regression import Compared, Comparison, show
 from dadpo_bench.tables import print_table
 from tests.planning.paper import CONFIGS
 
@@ -48,7 +48,8 @@ def test_a_plan_is_whole_at_any_width(width: int) -> None:
 
 
 def test_a_check_is_whole_on_a_narrow_terminal() -> None:
-    row = Compared("r", "pmi", "assistance", "dpo-matched", 72, 3, 3, 27.8, 26.1, -1.7, -12.3, 8.9, 0.4, 1.0, False)
+    figures = (72, 3, 3, 27.8, 26.1, -1.7, -12.3, 8.9, 0.4, 1.0)
+    row = Compared("r", "pmi", "assistance", "dpo-matched", "win rate", *figures, "same")
     said = io.StringIO()
-    show(Console(file=said, width=60), [row], [], 0.05)
+    show(Console(file=said, width=60), Comparison([row], [], []), 0.05)
     assert "  difference (95 %): −1.7 (−12.3 to +8.9); p (Holm): 1.000\n" in said.getvalue()
