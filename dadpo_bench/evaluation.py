@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
-
 from dadpo_bench import registry
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
+from dadpo_bench.exchange.stored import asked_on, scorers, settled
 from dadpo_bench.judging.asked import accord_of_members
 from dadpo_bench.judging.comparisons import (
     Match,
@@ -30,10 +29,11 @@ from dadpo_bench.progress import Owed
 from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.scores import save_scores
 from dadpo_bench.stages.bench import Bench
-from dadpo_bench.stages.contenders import Contender, Drawing, Given, Model, given
+from dadpo_bench.stages.contenders import Contender, Given, Model, given
+from dadpo_bench.stages.drawing import Drawing, temperatures_of
 from dadpo_bench.stages.endpoint_responses import remote_model
 from dadpo_bench.stages.responses import Stored
-from dadpo_bench.store import Store, insert_missing, save_task, schema
+from dadpo_bench.store import Store, insert_missing, schema
 from dadpo_bench.tasks import Task, load_task, task_data
 from dadpo_bench.types import JsonObject, Reply, Response, Sampling
 
@@ -87,8 +87,7 @@ def make_evaluation(wanted: Wanted, store: Store | None, *, asking: bool = True)
     if store is not None:
         with store.read() as session:
             known = given(session, task)
-    registered = registry.tasks[wanted.task] if wanted.task in registry.tasks.names() else None
-    own = registered.temperatures if registered and wanted.temperature is None else {}
+    own = temperatures_of(wanted.task) if wanted.temperature is None else {}
     temperature = wanted.temperature or 0.0
     sampling = wanted.sampling.model_copy(update={"temperature": temperature})
     drawing = Drawing(sampling, own, wanted.seed)
@@ -167,7 +166,7 @@ class Asked(NamedTuple):
 def evaluate(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any]) -> Asked:
     """Do what is owed: responses, judgments, scores, the board. Interrupted anywhere, the same call goes on."""
     asked = note_judge(bench, evaluation.wanted.judge, *judge)
-    protocol_key = _note(bench, evaluation)
+    evaluation, protocol_key = _on_board(bench, evaluation)
     answered = [_entered(bench, evaluation, protocol_key, contender) for contender in evaluation.contenders]
     matches = _matches(evaluation, answered)
     if not matches:
@@ -175,30 +174,36 @@ def evaluate(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any]
     tell_unscored(bench, ask(bench, asked, matches, f"judge {asked.name}", evaluation.wanted.orders))
     if accord := accord_of_members(bench, asked, matches):
         bench.reporter.say(f"  members agree: {accord}")
-    save_scores(bench.store, protocol_key, asked.key)
+    with bench.store.read() as session:
+        before = [judge.key for judge in session.scalars(scorers(protocol_key))]
+    for key in dict.fromkeys([*before, asked.key]):  # the prompts may be known better now
+        save_scores(bench.store, protocol_key, key)
     write_board(bench.store)
     return Asked(protocol_key, asked)
 
 
-def _note(bench: Bench, evaluation: Evaluation) -> str:
-    """Note the task and the protocol, which is the one that imports stand under where they answer the same task."""
+def _on_board(bench: Bench, evaluation: Evaluation) -> tuple[Evaluation, str]:
+    """The evaluation with the prompts as its board knows them, and the board's protocol.
+
+    It is the board of what was imported, where that answers no prompt which the task does not have.
+    """
     task, baseline = evaluation.task, evaluation.baseline
     parts = [evaluation.part, f"baseline: {baseline.variant}" if baseline and baseline.variant else ""]
     name = baseline.name if baseline else ""
     protocol = open_protocol(task.name, name, "; ".join(filter(None, parts)))
     with bench.store.write() as session:
-        others = (
-            select(schema.Answer.task_key)
-            .join(schema.Contestant, schema.Contestant.key == schema.Answer.contestant_key)
-            .where(schema.Contestant.protocol_key == protocol["key"], schema.Answer.task_key != task.key)
-        )
-        if session.scalars(others.limit(1)).first() is not None:
-            parts.append(f"prompts {task.key[:8]}")  # a task of that name with other content is there
+        if not asked_on(session, protocol["key"]) <= {p.asks for p in task.prompts}:
+            parts.append(f"prompts {task.key[:8]}")
             protocol = open_protocol(task.name, name, "; ".join(filter(None, parts)))
-        save_task(session, task)
         insert_missing(session, schema.Protocol, [protocol])
+        task, prompts = settled(session, protocol["key"], task)
+
+    def placed(contender: Contender) -> Contender:
+        return contender.asked(prompts) if isinstance(contender, Given) else contender
+
+    entrants = tuple(map(placed, evaluation.entrants))
     key: str = protocol["key"]
-    return key
+    return replace(evaluation, task=task, entrants=entrants, baseline=baseline and placed(baseline)), key
 
 
 def _entered(bench: Bench, evaluation: Evaluation, protocol_key: str, contender: Contender) -> dict[str, Stored]:
@@ -231,7 +236,7 @@ def owed(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any] | N
     if absent:
         names = ", ".join(contender.name for contender in absent)
         return [f"owed: {names} is not fetched yet, so what it answered before is not known"]
-    protocol_key = _note(bench, evaluation)
+    evaluation, protocol_key = _on_board(bench, evaluation)
     lines: list[str] = []
     answered: list[Mapping[str, Stored]] = []
     for contender in evaluation.contenders:

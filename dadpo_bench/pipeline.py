@@ -28,7 +28,7 @@ from dadpo_bench.judging.comparisons import (
 from dadpo_bench.leaderboard import write_board
 from dadpo_bench.models import chat_tokenizer, find, frozen, tokenizer_key, training
 from dadpo_bench.models.memory import peak_bytes
-from dadpo_bench.plan import TRAIN, VALIDATION, Plan
+from dadpo_bench.plan import SHARED_SEED, TRAIN, VALIDATION, Plan
 from dadpo_bench.progress import Owed
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.registry import JudgeEntry
@@ -38,14 +38,12 @@ from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.cards import write_cards
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
+from dadpo_bench.stages.drawing import draw
 from dadpo_bench.stages.responses import Stored, collect_responses
 from dadpo_bench.stages.signals import Scored, check_teacher, collect_signals
 from dadpo_bench.stages.students import student_of, teacher_of, train
 from dadpo_bench.store import insert_missing, save_task, schema
 from dadpo_bench.types import Example, JudgeContext, Pair
-
-SHARED_SEED = 0
-"""Seeds what all training seeds share: the teacher's responses."""
 
 TEACHER, STUDENT = "teacher", "student"
 
@@ -297,10 +295,7 @@ def _responses(run: _Run) -> None:
         label = name if seed is None else f"{name}, seed {seed}"
         key = enter(bench, run.plan.protocol_key, name, kind, seed, settings, model.key)
         for task in run.plan.tasks:
-            drawn = collect_responses(
-                bench, model, task.prompts, evaluation.sampling, SHARED_SEED, f"{label}: {task.name}"
-            )
-            answer(bench, key, task, drawn)
+            answer(bench, key, task, draw(bench, model, task.prompts, run.plan.drawing(task), f"{label}: {task.name}"))
             if kind == TEACHER:
                 continue
             prompts = task.prompts[: evaluation.kl_prompts]

@@ -14,7 +14,11 @@ from dadpo_bench.judging.comparisons import check_judge
 from dadpo_bench.models.loading import identity
 from dadpo_bench.recipe import FIRST, Recipe
 from dadpo_bench.registry import MethodEntry
+from dadpo_bench.stages.drawing import Drawing, temperatures_of
 from dadpo_bench.tasks import Task, load_task
+
+SHARED_SEED = 0
+"""Seeds what all training seeds share: the teacher's responses, and everybody's to held-out prompts."""
 
 TRAIN, VALIDATION = "train", "validation"
 _CALLED = {TRAIN: "training", VALIDATION: "validation"}
@@ -35,7 +39,15 @@ class Plan:
     @cached_property
     def protocol_key(self) -> str:
         """Under which rows may be compared."""
-        return self.recipe.protocol_key([task.key for task in (*self.learning.values(), *self.tasks)], identity)
+        tasks = [task.key for task in (*self.learning.values(), *self.tasks)]
+        drawn = [dict(d.temperatures) for d in map(self.drawing, self.tasks) if d.temperatures]
+        return self.recipe.protocol_key([*tasks, *drawn], identity)
+
+    def drawing(self, task: Task) -> Drawing:
+        """How everybody answers a held-out task."""
+        evaluation = self.recipe.evaluation
+        own = temperatures_of(task.name) if evaluation.by_category else {}
+        return Drawing(evaluation.sampling, own, SHARED_SEED)
 
     @property
     def learning(self) -> dict[str, Task]:

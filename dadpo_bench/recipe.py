@@ -120,6 +120,10 @@ class Evaluation(Part):
     """How contestants answer held-out prompts, and the samples behind the KL columns."""
 
     sampling: Sampling = Field(Sampling(temperature=0.0), description="Greedy unless a recipe says otherwise.")
+    by_category: bool = Field(
+        True,
+        description="Whether a task whose authors say at which temperature each category is answered is answered so.",
+    )
     canary_prompts: int = Field(16, ge=2, description="Held-out prompts a canary answers, of the first task.")
     kl_prompts: int = Field(16, ge=0, description="Prompts of each task sampled for the KL columns; 0 for none.")
 
@@ -180,14 +184,17 @@ class Recipe(Part):
         shared = self.model_dump(mode="json", exclude=_NOT_SHARED, exclude_none=True)
         return {**shared, "dsft": self.method_settings(FIRST)}
 
-    def protocol_key(self, task_keys: Sequence[str], identity: Callable[[str], str]) -> str:
-        """Content hash of what `protocol()` says: prompts and models by their content; no defaults, no names."""
+    def protocol_key(self, contents: Sequence[Any], identity: Callable[[str], str]) -> str:
+        """Content hash of what `protocol()` says: prompts and models by their content; no defaults, no names.
+
+        `contents` are the tasks' keys, and what else there is to a task, such as temperatures of its own.
+        """
         shared = self.model_dump(mode="json", exclude=_NOT_SHARED | {"name", "prompts", "tasks"}, exclude_defaults=True)
         for role in ("teacher", "student"):
             if "model" in shared[role]:
                 shared[role]["model"] = identity(shared[role]["model"])
         dsft = essence(self.method_settings(FIRST))
-        return content_key("protocol", PROTOCOL_VERSION, shared, dsft, list(task_keys))
+        return content_key("protocol", PROTOCOL_VERSION, shared, dsft, list(contents))
 
     def including(self, contestants: Sequence[str]) -> Recipe:
         """With registered methods that it does not name as contestants of their own names, at their defaults."""

@@ -70,6 +70,11 @@ class Prompt(Value):
         guides = [self.reference, self.checklist]
         return content_key("prompt", self.system, self.turns, *(guides if any(guides) else ()))
 
+    @property
+    def asks(self) -> tuple[str, tuple[str, ...]]:
+        """System text and turns: what a model sees of it, whatever else is known."""
+        return self.system, self.turns
+
     def messages(self, replies: tuple[str, ...] = ()) -> list[Message]:
         """The conversation up to the next reply: `len(replies) + 1` user messages with the replies between."""
         conversation = [Message(role="system", content=self.system)] if self.system else []

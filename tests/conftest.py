@@ -14,8 +14,10 @@ import torch
 
 from tests.tiny import build_tiny_model
 
-# Few cores serve many small processes here; spinning threads only slow each other down.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
+# Few cores serve many processes here; spinning threads only slow each other down, in the programs started too.
+_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads())
+torch.set_num_threads(_THREADS)
+os.environ["OMP_NUM_THREADS"] = str(_THREADS)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

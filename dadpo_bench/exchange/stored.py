@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, delete, or_, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
@@ -48,7 +49,7 @@ def keep(store: Store, parcel: Parcel) -> Kept:
     judges = {judge_key(_IMPORTED, identity): (judge, identity) for judge, identity in map(_alone, parcel.judged)}
     with store.write() as session:
         insert_missing(session, schema.Protocol, [protocol])
-        scored = {judge.key for judge in session.scalars(_scorers(protocol["key"]))}
+        scored = {judge.key for judge in session.scalars(scorers(protocol["key"]))}
         task, prompts = settled(session, protocol["key"], parcel.task)
         keys: dict[tuple[str, str], str] = {}
         for name, responses in parcel.responses.items():
@@ -87,8 +88,8 @@ def settled(session: Session, protocol_key: str, task: Task) -> tuple[Task, dict
     """
     grown = task
     if len(_by_text(task)) < len(task.prompts):
-        seen: set[_Text] = set()
-        again = next(p for p in task.prompts if _text(p) in seen or seen.add(_text(p)))  # type: ignore[func-returns-value]
+        times = Counter(p.asks for p in task.prompts)
+        *_, again = (p for p in task.prompts if times[p.asks] > 1)
         raise UserError(f"task '{task.name}': two prompts ask the same, the second is '{again.id}'")
     standing = select(schema.Contestant.key).where(schema.Contestant.protocol_key == protocol_key)
     answered = select(schema.Answer.task_key).where(schema.Answer.contestant_key.in_(standing))
@@ -112,25 +113,40 @@ def settled(session: Session, protocol_key: str, task: Task) -> tuple[Task, dict
             continue
         place = update(schema.Answer).where(schema.Answer.contestant_key.in_(standing), schema.Answer.task_key == key)
         for p in known.prompts:
-            if (now := own[_text(p)].key) != p.key:
+            if (now := own[p.asks].key) != p.key:
                 session.execute(place.where(schema.Answer.prompt_key == p.key).values(prompt_key=now))
         session.execute(place.values(task_key=grown.key))
-        session.execute(
-            delete(schema.Score).where(schema.Score.protocol_key == protocol_key, schema.Score.task_key == key)
-        )
-    return grown, {p.key: own[_text(p)] for p in task.prompts}
+        _move_scores(session, protocol_key, key, grown.key)
+    return grown, {p.key: own[p.asks] for p in task.prompts}
 
 
-_Text = tuple[str, tuple[str, ...]]
-"""What a prompt asks, whatever else is known of it."""
+def asked_on(session: Session, protocol_key: str) -> set[tuple[str, tuple[str, ...]]]:
+    """What the prompts ask that a board's contestants answered."""
+    answered = (
+        select(schema.Answer.prompt_key)
+        .join(schema.Contestant, schema.Contestant.key == schema.Answer.contestant_key)
+        .where(schema.Contestant.protocol_key == protocol_key)
+    )
+    prompts = session.scalars(select(schema.Prompt).where(schema.Prompt.key.in_(answered)))
+    return {to_prompt(row).asks for row in prompts}
 
 
-def _text(prompt: Prompt) -> _Text:
-    return prompt.system, prompt.turns
+def _move_scores(session: Session, protocol_key: str, before: str, now: str) -> None:
+    """Rows move along, stale until whoever grew the task has scored it: they tell which judges to ask for that."""
+
+    def of(task_key: str) -> Select[schema.Score]:
+        return select(schema.Score).filter_by(protocol_key=protocol_key, task_key=task_key)
+
+    there = {(row.judge_key, row.baseline, row.contestant) for row in session.scalars(of(now))}
+    for row in session.scalars(of(before)).all():
+        if (row.judge_key, row.baseline, row.contestant) in there:
+            session.delete(row)
+        else:
+            row.task_key = now
 
 
-def _by_text(task: Task) -> dict[_Text, Prompt]:
-    return {_text(p): p for p in task.prompts}
+def _by_text(task: Task) -> dict[tuple[str, tuple[str, ...]], Prompt]:
+    return {p.asks: p for p in task.prompts}
 
 
 def _grown(known: Task, new: Task) -> Task:
@@ -172,7 +188,7 @@ def keep_contestant(
     keys, rows = {}, []
     for prompt, response in responses.items():
         replies = [reply.text for reply in response.replies]
-        keys[name, prompt] = key = content_key(_IMPORTED, name, *_text(response.prompt), replies)
+        keys[name, prompt] = key = content_key(_IMPORTED, name, *response.prompt.asks, replies)
         rows.append(response_row(key, response, model_key, model_key))
     insert_missing(session, schema.Response, rows)
     place = {"contestant_key": contestant["key"], "task_key": task.key}
@@ -289,14 +305,15 @@ def _answers(
 
 def _judges(session: Session, protocol: str, name: str | None) -> list[schema.Judge]:
     """Who made the board's scores; the one of that name, or each."""
-    judges = sorted(session.scalars(_scorers(protocol)), key=lambda j: (j.name, j.key))
+    judges = sorted(session.scalars(scorers(protocol)), key=lambda j: (j.name, j.key))
     found = [judge for judge in judges if name in (None, judge.name)]
     if name and not found:
         raise UserError(registry.unknown("judge", name, [judge.name for judge in judges]))
     return found
 
 
-def _scorers(protocol: str) -> Select[schema.Judge]:
+def scorers(protocol: str) -> Select[schema.Judge]:
+    """Judges by whom a board has scores."""
     scored = select(schema.Score.judge_key).where(schema.Score.protocol_key == protocol)
     return select(schema.Judge).where(schema.Judge.key.in_(scored))
 

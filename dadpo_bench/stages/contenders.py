@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,45 +15,16 @@ from dadpo_bench.exchange.stored import keep_contestant
 from dadpo_bench.models import chat_tokenizer, find, weights_key
 from dadpo_bench.models.loading import at_hand
 from dadpo_bench.open_board import is_open
-from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.contestants import answer, enter
+from dadpo_bench.stages.drawing import Drawing, draw
 from dadpo_bench.stages.endpoint_responses import RemoteModel, collect_remote_responses
-from dadpo_bench.stages.responses import Stored, collect_responses
+from dadpo_bench.stages.responses import Stored
 from dadpo_bench.stages.students import note_model
 from dadpo_bench.store import schema
 from dadpo_bench.store.rows import to_prompt, to_response
 from dadpo_bench.tasks import Task
-from dadpo_bench.types import JsonObject, Prompt, Response, Sampling
-
-BY_CATEGORY = "by category"
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How models answer a task."""
-
-    sampling: Sampling
-    """The temperature is that of categories without one of their own."""
-    temperatures: Mapping[str, float]
-    """By category."""
-    seed: int | None
-
-    def of(self, prompt: Prompt) -> Sampling:
-        """How this prompt is answered."""
-        given = self.temperatures.get(prompt.category, self.sampling.temperature)
-        return self.sampling.model_copy(update={"temperature": given})
-
-    @property
-    def drawn(self) -> bool:
-        """Whether another seed would give other replies."""
-        return any(t > 0 for t in (self.sampling.temperature, *self.temperatures.values()))
-
-    def settings(self) -> dict[str, Any]:
-        """What tells one contestant of a name from another."""
-        sampling = self.sampling
-        temperature = BY_CATEGORY if self.temperatures else sampling.temperature
-        shown: dict[str, Any] = {"temperature": temperature, "max_new_tokens": sampling.max_new_tokens}
-        return shown | ({"top_p": sampling.top_p} if self.drawn and sampling.top_p < 1 else {})
+from dadpo_bench.types import JsonObject, Prompt, Response
 
 
 class Contender(Protocol):
@@ -82,6 +53,11 @@ class Given:
     responses: Mapping[str, Response]
     """By key of the task's prompts."""
     variant: str = ""
+
+    def asked(self, prompts: Mapping[str, Prompt]) -> Given:
+        """The same answers to the same prompts as a board knows them; by the keys that they have here."""
+        moved = {prompts[key]: response for key, response in self.responses.items()}
+        return replace(self, responses={p.key: r.model_copy(update={"prompt": p}) for p, r in moved.items()})
 
     def enter(self, bench: Bench, protocol_key: str, task: Task, kind: str) -> dict[str, Stored]:
         """As of `Contender`."""
@@ -146,7 +122,7 @@ class Model:
         label, drawing = f"{self.name}: {task.name}", self.drawing
         if self.remote is None:
             model = note_model(bench, self.name, self._directory, None)
-            responses, key = _local(bench, model, task.prompts, drawing, label), model.key
+            responses, key = draw(bench, model, task.prompts, drawing, label), model.key
         else:
             samplings = [drawing.of(prompt) for prompt in task.prompts]
             responses = collect_remote_responses(bench, self.remote, task.prompts, samplings, label)
@@ -157,24 +133,12 @@ class Model:
         return {stored.response.prompt.key: stored for stored in responses}
 
 
-def _local(bench: Bench, model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing, label: str) -> list[Stored]:
-    groups: dict[float, list[Prompt]] = {}
-    for prompt in prompts:
-        groups.setdefault(drawing.of(prompt).temperature, []).append(prompt)
-    found: list[Stored] = []
-    for temperature, group in groups.items():
-        named = label if len(groups) == 1 else f"{label}, temperature {temperature:g}"
-        sampling = drawing.sampling.model_copy(update={"temperature": temperature})
-        found += collect_responses(bench, model, group, sampling, drawing.seed or 0, named)
-    return found
-
-
 def given(session: Session, task: Task) -> dict[str, Given]:
     """By name: whose responses to the task's prompts the store was given; of equal names the one who answered most.
 
     Prompts are the same by what they ask: files may know no references or categories.
     """
-    asked = {(p.system, p.turns): p for p in task.prompts}
+    asked = {p.asks: p for p in task.prompts}
     query = (
         select(schema.Contestant, schema.Protocol.settings, schema.Response, schema.Prompt)
         .join(schema.Protocol, schema.Protocol.key == schema.Contestant.protocol_key)
@@ -187,8 +151,7 @@ def given(session: Session, task: Task) -> dict[str, Given]:
     )
     found: dict[tuple[str, str], dict[str, Response]] = {}
     for contestant, settings, response, row in session.execute(query):
-        theirs = to_prompt(row)
-        prompt = asked.get((theirs.system, theirs.turns))
+        prompt = asked.get(to_prompt(row).asks)
         if prompt is not None and is_open(settings) and not contestant.settings:
             place = found.setdefault((contestant.name, contestant.key), {})
             place[prompt.key] = to_response(response, prompt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from _thread import interrupt_main
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,11 @@ def echo(_: int, body: dict[str, Any]) -> Act:
     return says(f"{body['model']} saw {len(body['messages'])}")
 
 
-def imported(name: str, answers: dict[str, str], task: str = "asked") -> None:
+def imported(name: str, answers: dict[str, str], task: str = "asked", *options: str) -> None:
     rows = [{"instruction": asked, "output": said, "generator": name} for asked, said in answers.items()]
     Path(f"{name}.json").write_text(json.dumps(rows))
-    done = CliRunner().invoke(
-        app, ["import", "alpaca-eval-outputs", f"{name}.json", "--task", task, "--store", "s.sqlite3"]
-    )
+    asked = ("import", "alpaca-eval-outputs", f"{name}.json", "--task", task, "--store", "s.sqlite3", *options)
+    done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, (done.output, done.exception)
 
 
@@ -155,6 +155,33 @@ def test_mt_bench_is_answered_at_its_temperatures_and_rated_without_a_baseline()
         asked = {b["messages"][-1]["content"]: b["temperature"] for b in server.bodies if b["model"] == "m"}
     assert asked == {"writing?": 0.7, "extraction?": 0, "math?": 0}
     assert (row["single_score"], row["baseline"], row["unscored"]) == (7, "", 0)
+
+
+def test_an_import_and_eval_share_a_board_whichever_knows_more_of_the_prompts() -> None:
+    questions = [{"id": f"q{i}", "turns": [asked], "category": "c"} for i, asked in enumerate(["Tea?", "Coffee?"])]
+    lines(Path("asked.jsonl"), [{**question, "reference": ["Yes."]} for question in questions])
+    imported("base", {"Tea?": "no"}, "asked", "--baseline", "base")
+    imported("theirs", {"Tea?": "yes"}, "asked", "--baseline", "base")
+    assert ranked("theirs", "--baseline", "base", *ASK)["theirs"]["win_rate"] == 100
+    with serving(echo) as server:
+        assert ranked("m", "--baseline", "base", *at(server), *ASK)["m"]["win_rate"] == 100
+        assert len(server.bodies) == 2
+    imported("late", {"Tea?": "yes, please", "Coffee?": "-"}, "asked", "--baseline", "base")
+    with serving(echo) as server:
+        rows = ranked("m", "late", "--baseline", "base", *at(server), *ASK)
+        assert len(server.bodies) == 0
+    assert {"theirs", "m", "late"} <= set(rows)
+    with sqlite3.connect("s.sqlite3") as store:
+        assert store.execute("select count(*) from protocols").fetchone() == (1,)
+        assert store.execute("select count(distinct task_key) from answers").fetchone() == (1,)
+
+
+def test_prompts_that_the_board_does_not_have_make_another_board() -> None:
+    imported("base", {"Tea?": "no", "Milk?": "no"}, "asked", "--baseline", "base")
+    imported("theirs", {"Tea?": "yes", "Milk?": "yes"}, "asked", "--baseline", "base")
+    ranked("theirs", "--baseline", "base", *ASK)
+    with sqlite3.connect("s.sqlite3") as store:
+        assert store.execute("select count(*) from protocols where name like '%prompts%'").fetchone() == (1,)
 
 
 def test_what_failed_is_no_result_and_is_asked_again() -> None:
