@@ -95,7 +95,7 @@ def verdict(judge: str, place: int, prompt: int, order: str, won: bool) -> dict[
 def board(path: str) -> None:
     """In a process of its own: the board, its seconds by part and its peak memory, as JSON."""
     from dadpo_bench import panels
-    from dadpo_bench.leaderboard import Wanted, render
+    from dadpo_bench.leaderboard import View, render
 
     began = time.perf_counter()
     with closing(open_store(path, create=False)) as store:
@@ -104,7 +104,7 @@ def board(path: str) -> None:
             assert row is not None
             panels.panels(session, row.protocol_key, row.judge_key)
         read = time.perf_counter()
-        text = render(store, Wanted(fit_lengths=False))
+        text = render(store, View(fit_lengths=False))
     done = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     # What is read is read again by the board: only that counts.

@@ -88,8 +88,8 @@ def overlap(
 
 
 def _readings(prompt: Prompt) -> list[list[str]]:
-    first = words_of(prompt.turns[0])
-    return [first, words_of("\n".join(prompt.turns))] if len(prompt.turns) > 1 else [first]
+    texts = [prompt.turns[0], "\n".join(prompt.turns)][: len(prompt.turns)]
+    return [words_of(text) or text.casefold().split() for text in texts]  # some are signs alone
 
 
 class _Index:
@@ -129,7 +129,7 @@ class _Index:
         if not shared:
             return  # who shares no three words shares no thirteen
         passages: set[int] = set()
-        if max(shared.values()) > PASSAGE - SHINGLE:
+        if self._in_a_row(said) > PASSAGE - SHINGLE:
             for passage in zip(*(said[i:] for i in range(PASSAGE)), strict=False):
                 passages.update(self._passages.get(passage, ()))
         for number, common in shared.items():
@@ -140,6 +140,14 @@ class _Index:
                 yield self._prompts[number], 1, similarity
             elif number in passages:
                 yield self._prompts[number], 2, similarity
+
+    def _in_a_row(self, said: list[str]) -> int:
+        """The longest run of shingles, repeated ones too, each of which is in some held-out prompt."""
+        longest = run = 0
+        for shingle in zip(*(said[i:] for i in range(SHINGLE)), strict=False):
+            run = run + 1 if shingle in self._shingles else 0
+            longest = max(longest, run)
+        return longest
 
 
 def _grams(said: Sequence[str], size: int) -> set[tuple[str, ...]]:

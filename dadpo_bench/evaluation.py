@@ -38,7 +38,7 @@ from dadpo_bench.tasks import Task, load_task, task_data
 from dadpo_bench.types import JsonObject, Reply, Response, Sampling
 
 
-class Wanted(NamedTuple):
+class Request(NamedTuple):
     """What a person asks for."""
 
     models: Sequence[str]
@@ -63,7 +63,7 @@ class Wanted(NamedTuple):
 class Evaluation:
     """What was asked for, checked before any work."""
 
-    wanted: Wanted
+    request: Request
     task: Task
     part: str
     """How much of the task is asked; empty for the whole."""
@@ -76,66 +76,66 @@ class Evaluation:
         return [*([self.baseline] if self.baseline else []), *self.entrants]
 
 
-def make_evaluation(wanted: Wanted, store: Store | None, *, asking: bool = True) -> Evaluation:
+def make_evaluation(request: Request, store: Store | None, *, asking: bool = True) -> Evaluation:
     """Check everything a user may have got wrong. Raises `UserError`; loads no weights.
 
     `store` knows who was imported; None where there is none yet. Not `asking`: no key is needed, no model is fetched.
     """
-    entry, _ = check_judge(wanted.judge, wanted.judge_settings)
-    task = load_task(wanted.task, "heldout", wanted.prompts, data=wanted.data)
+    entry, _ = check_judge(request.judge, request.judge_settings)
+    task = load_task(request.task, "heldout", request.prompts, data=request.data)
     known = {}
     if store is not None:
         with store.read() as session:
             known = given(session, task)
-    own = temperatures_of(wanted.task) if wanted.temperature is None else {}
-    temperature = wanted.temperature or 0.0
-    sampling = wanted.sampling.model_copy(update={"temperature": temperature})
-    drawing = Drawing(sampling, own, wanted.seed)
+    own = temperatures_of(request.task) if request.temperature is None else {}
+    temperature = request.temperature or 0.0
+    sampling = request.sampling.model_copy(update={"temperature": temperature})
+    drawing = Drawing(sampling, own, request.seed)
 
     baseline = None
-    if wanted.baseline:
+    if request.baseline:
         # Drawn once: contestants of all seeds meet the same answers, and so share a row.
-        once = replace(drawing, seed=None if wanted.seed is None else 0)
-        baseline = _contender(wanted.baseline, known, once, wanted, asking)
+        once = replace(drawing, seed=None if request.seed is None else 0)
+        baseline = _contender(request.baseline, known, once, request, asking)
     elif entry.kind == "pairwise" or entry.proxy:
-        baseline = _own_baseline(wanted, task, known)
-    names = dict.fromkeys(name for name in wanted.models if name != wanted.baseline)
-    entrants = tuple(_contender(name, known, drawing, wanted, asking) for name in names)
+        baseline = _own_baseline(request, task, known)
+    names = dict.fromkeys(name for name in request.models if name != request.baseline)
+    entrants = tuple(_contender(name, known, drawing, request, asking) for name in names)
     if isinstance(baseline, Given):
         entrants = tuple(e for e in entrants if not (isinstance(e, Given) and e.name == baseline.name))
     if not entrants:
         raise UserError("the baseline meets nobody: name another model beside it")
-    whole = task if wanted.prompts is None else load_task(wanted.task, "heldout", data=wanted.data)
+    whole = task if request.prompts is None else load_task(request.task, "heldout", data=request.data)
     part = "" if len(task.prompts) == len(whole.prompts) else f"first {counted(len(task.prompts), 'prompts')}"
-    made = Evaluation(wanted, task, part, entrants, baseline)
+    made = Evaluation(request, task, part, entrants, baseline)
     for model in made.contenders:
         if asking and isinstance(model, Model):
             model.check()
     return made
 
 
-def _contender(name: str, known: Mapping[str, Given], drawing: Drawing, wanted: Wanted, asking: bool) -> Contender:
+def _contender(name: str, known: Mapping[str, Given], drawing: Drawing, request: Request, asking: bool) -> Contender:
     """Who is meant: a contestant that was imported, else a model on disk, at the endpoint, or of the hub."""
     if name in known:
         return known[name]
     on_disk = name == NAME or Path(name).expanduser().is_dir()
-    if wanted.endpoint is not None and not on_disk:
+    if request.endpoint is not None and not on_disk:
         own = {"max_tokens": drawing.sampling.max_new_tokens, "top_p": drawing.sampling.top_p, "seed": drawing.seed}
-        return Model(name, drawing, remote_model({**own, **wanted.endpoint, "model": name}, key=asking))
+        return Model(name, drawing, remote_model({**own, **request.endpoint, "model": name}, key=asking))
     if not on_disk and "/" not in name:
         wrong = registry.unknown("model", name, [NAME, *sorted(known)])
         raise UserError(f"{wrong} (or name a directory or a Hugging Face id; one behind an endpoint by --base-url)")
     return Model(name, drawing)
 
 
-def _own_baseline(wanted: Wanted, task: Task, known: Mapping[str, Given]) -> Contender:
+def _own_baseline(request: Request, task: Task, known: Mapping[str, Given]) -> Contender:
     """The task's own baseline: answers that its files carry, or that were imported. Raises `UserError` without one."""
-    data = task_data(wanted.task, "heldout", wanted.data)
+    data = task_data(request.task, "heldout", request.data)
     answers = data.baseline or {}
     replies = {p: answers[p.id] for p in task.prompts if p.id in answers}
     name = data.baseline_name
-    if wanted.task in registry.tasks.names():
-        name = name or registry.tasks[wanted.task].baseline
+    if request.task in registry.tasks.names():
+        name = name or registry.tasks[request.task].baseline
     if replies and len(replies) == len(task.prompts):
         responses = {
             p.key: Response(prompt=p, replies=tuple(Reply(text=text) for text in texts)) for p, texts in replies.items()
@@ -146,7 +146,7 @@ def _own_baseline(wanted: Wanted, task: Task, known: Mapping[str, Given]) -> Con
     single = "or take a judge that rates single answers (--judge chat-score:MODEL)"
     if not name:
         raise UserError(
-            f"task '{task.name}' has no baseline of its own, and judge '{wanted.judge}' compares two responses: "
+            f"task '{task.name}' has no baseline of its own, and judge '{request.judge}' compares two responses: "
             f"name one by --baseline MODEL, {single}"
         )
     raise UserError(
@@ -165,13 +165,13 @@ class Asked(NamedTuple):
 
 def evaluate(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any]) -> Asked:
     """Do what is owed: responses, judgments, scores, the board. Interrupted anywhere, the same call goes on."""
-    asked = note_judge(bench, evaluation.wanted.judge, *judge)
+    asked = note_judge(bench, evaluation.request.judge, *judge)
     evaluation, protocol_key = _on_board(bench, evaluation)
     answered = [_entered(bench, evaluation, protocol_key, contender) for contender in evaluation.contenders]
     matches = _matches(evaluation, answered)
     if not matches:
         raise UserError("no prompt has an answer of both sides: there is nothing to judge")
-    tell_unscored(bench, ask(bench, asked, matches, f"judge {asked.name}", evaluation.wanted.orders))
+    tell_unscored(bench, ask(bench, asked, matches, f"judge {asked.name}", evaluation.request.orders))
     if accord := accord_of_members(bench, asked, matches):
         bench.reporter.say(f"  members agree: {accord}")
     with bench.store.read() as session:
@@ -245,14 +245,14 @@ def owed(bench: Bench, evaluation: Evaluation, judge: tuple[JudgeEntry, Any] | N
         except Owed as work:
             lines.append(f"owed: {work}")
     if lines or judge is None:
-        return [*lines, f"owed: what judge {evaluation.wanted.judge} says of them"]
+        return [*lines, f"owed: what judge {evaluation.request.judge} says of them"]
     try:
         ask(
             bench,
-            note_judge(bench, evaluation.wanted.judge, *judge),
+            note_judge(bench, evaluation.request.judge, *judge),
             _matches(evaluation, answered),
-            f"judge {evaluation.wanted.judge}",
-            evaluation.wanted.orders,
+            f"judge {evaluation.request.judge}",
+            evaluation.request.orders,
         )
     except Owed as work:
         return [f"owed: {work}"]

@@ -38,7 +38,7 @@ def _cases(found: Comparison) -> Iterator[tuple[Place, ET.Element]]:
     for row in found.rows:
         tag, attributes = ("failure", {"type": "drop", "message": "proven drop"}) if row.dropped else ("system-out", {})
         element = ET.Element(tag, attributes)
-        element.text = _plain(f"{row.verdict}: {row.evidence}")
+        element.text = _plain(f"{row.direction}: {row.evidence}")
         yield row.place, element
     for places, where in ((found.new, "the store compared with"), (found.gone, "this store")):
         for place in places:

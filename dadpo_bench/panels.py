@@ -86,6 +86,16 @@ class Panel:
         """Whether responses are rated and meet nobody, for want of a baseline."""
         return self.judgments.pointwise and self.baseline is None
 
+    @property
+    def measure(self) -> str:
+        """What contestants are compared by."""
+        return "rating" if self.rated_alone else "win rate"
+
+    @property
+    def unit(self) -> float:
+        """A step of `standing` as it is shown: per cent, or the judge's own unit."""
+        return 1.0 if self.rated_alone else 100.0
+
     def per_seed(self) -> Panel:
         """With each training seed as an entrant of its own."""
         return replace(self, entrants=tuple(grouped([c for e in self.entrants for c in e.contestants], per_seed=True)))
@@ -138,9 +148,14 @@ class Panel:
         return [self.orders(entrant) for entrant in self.entrants]
 
     @cached_property
+    def all_standings(self) -> list[Floats]:
+        """Of every entrant `standing`."""
+        return [self.standing(entrant) for entrant in self.entrants]
+
+    @cached_property
     def all_means(self) -> list[Floats]:
-        """Of every entrant (draws,) resampled means of its prompt outcomes, in [0, 1]; one draw for all."""
-        outcomes = [scoring.prompt_outcomes(given) for given in self.all_orders]
+        """Of every entrant (draws,) resampled means of its `standing`; one draw for all."""
+        outcomes = self.all_standings
         means: dict[int, Floats] = {}
         for prompts in {given.shape[1] for given in outcomes}:
             same = [k for k, given in enumerate(outcomes) if given.shape[1] == prompts]
@@ -155,7 +170,8 @@ class Panel:
 
     def standing(self, entrant: Entrant) -> Floats:
         """(seeds, prompts) of what two contestants are compared by: outcomes in [0, 1], ratings where `rated_alone`."""
-        return self.ratings(entrant) if self.rated_alone else scoring.prompt_outcomes(self.orders(entrant))
+        place = self.entrants.index(entrant)
+        return self.ratings(entrant) if self.rated_alone else scoring.prompt_outcomes(self.all_orders[place])
 
     def ratings_by_turn(self, entrant: Entrant) -> Floats:
         """(turns, seeds, prompts): as `ratings`, where turns were rated apart; no turn where they were not."""

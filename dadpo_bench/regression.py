@@ -9,8 +9,6 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
 from dadpo_bench.counts import counted
@@ -21,13 +19,13 @@ from dadpo_bench.open_board import is_open
 from dadpo_bench.panels import BASELINES, DRAWS, SEED, Entrant, Panel, panels
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.scoring.outcomes import Floats
-from dadpo_bench.store import Store, schema
+from dadpo_bench.store import Store, scored_boards
 from dadpo_bench.tables import print_table
 from dadpo_bench.types import content_key
 
-Verdict = Literal["better", "same", "worse"]
+Direction = Literal["better", "same", "worse"]
 
-_STYLES: Mapping[Verdict, str | None] = {"worse": "red", "better": "green", "same": None}
+_STYLES: Mapping[Direction, str | None] = {"worse": "red", "better": "green", "same": None}
 """In the order in which a table has them."""
 
 
@@ -78,7 +76,7 @@ class Compared(NamedTuple):
     p_value: float
     """Two-sided."""
     p_holm: float
-    verdict: Verdict
+    direction: Direction
     """`same`: not told apart. Proven is what has p (Holm) under the level asked for, and an interval, which knows of
     seeds, on one side of 0."""
 
@@ -90,11 +88,11 @@ class Compared(NamedTuple):
     @property
     def dropped(self) -> bool:
         """Whether it is proven to be worse."""
-        return self.verdict == "worse"
+        return self.direction == "worse"
 
     @property
     def evidence(self) -> str:
-        """The figures behind the verdict, in one line."""
+        """The figures behind it, in one line."""
         unit = " points" if self.measure == "win rate" else ""
         return (
             f"{self.measure} {self.change}, difference {self.gap}{unit} (95 %), p (Holm) {number(self.p_holm, 4)}, "
@@ -174,7 +172,7 @@ def _compared(
 ) -> Compared:
     scale = 100 if row.measure == "win rate" else 1
     proven = p_holm < alpha
-    verdict: Verdict = "worse" if proven and found.high < 0 else "better" if proven and found.low > 0 else "same"
+    direction: Direction = "worse" if proven and found.high < 0 else "better" if proven and found.low > 0 else "same"
     return Compared(
         *row.place,
         measure=row.measure,
@@ -188,7 +186,7 @@ def _compared(
         high=found.high * scale / 100,
         p_value=found.p_value,
         p_holm=p_holm,
-        verdict=verdict,
+        direction=direction,
     )
 
 
@@ -216,7 +214,7 @@ def _mean(outcomes: Floats) -> float:
 def _rows(store: Store, reporter: Reporter) -> list[_Row]:
     found: list[_Row] = []
     with store.read() as session:
-        scored = _scored(session)
+        scored = scored_boards(session)
         judges = {judge.key: judge for _, judge in scored}
         names = dict(zip(judges, told_apart(list(judges.values())), strict=True))
         with reporter.bar(f"reading {store.name}", len(scored), "boards") as bar:
@@ -234,7 +232,7 @@ def _rows(store: Store, reporter: Reporter) -> list[_Row]:
                                 first.settings,
                                 judge.key,
                                 Place(protocol.name, names[judge.key], panel.task.name, entrant.label),
-                                "rating" if panel.rated_alone else "win rate",
+                                panel.measure,
                                 outcomes,
                             )
                         )
@@ -261,16 +259,8 @@ def _portable(identity: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _scored(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:
-    query = select(schema.Score.protocol_key, schema.Score.judge_key).distinct()
-    return [
-        (session.get_one(schema.Protocol, protocol), session.get_one(schema.Judge, judge))
-        for protocol, judge in sorted(tuple(row) for row in session.execute(query))
-    ]
-
-
 def show(console: Console, found: Comparison, alpha: float) -> None:
-    """The tables, what was left out of them, and the verdict in words."""
+    """The tables, what was left out of them, and the outcome in words."""
     for measure in sorted({c.measure for c in found.rows}, reverse=True):
         _show_table(console, [c for c in found.rows if c.measure == measure])
     for line in _lines(found, alpha):
@@ -286,7 +276,9 @@ def _lines(found: Comparison, alpha: float) -> Iterator[str]:
     yield from (f"proven drop: {c.contestant} on {c.task}, judge {c.judge}" for c in found.rows if c.dropped)
     if any(1 in (c.seeds_before, c.seeds_after) for c in found.rows):
         yield "one training seed on a side: how far training alone moves a row is not known"
-    better, same, worse = (sum(c.verdict == verdict for c in found.rows) for verdict in ("better", "same", "worse"))
+    better, same, worse = (
+        sum(c.direction == direction for c in found.rows) for direction in ("better", "same", "worse")
+    )
     level = f"at {alpha:g} (two-sided, Holm over {counted(len(found.rows), 'rows')})"
     told = f"{better} better, {same} not told apart, {worse} worse {level}"
     yield told if worse else f"{told}: no drop is proven"
@@ -303,17 +295,17 @@ def _show_table(console: Console, rows: Sequence[Compared]) -> None:
         title += f"; judge {rows[0].judge}"
     table = Table(title=escape(title), padding=(0, 0))
     table.add_column("task, contestant")
-    for name in ("verdict", "seeds", "before → after", "difference (95 %)", "p (Holm)"):
+    for name in ("", "seeds", "before → after", "difference (95 %)", "p (Holm)"):
         table.add_column(name, no_wrap=True)
-    for c in sorted(rows, key=lambda c: list(_STYLES).index(c.verdict)):
+    for c in sorted(rows, key=lambda c: list(_STYLES).index(c.direction)):
         more = [c.judge] * (len(judges) > 1) + [c.recipe] * (len(recipes) > 1)
         table.add_row(
             escape(", ".join([c.task, c.contestant, *more])),
-            c.verdict,
+            c.direction,
             f"{c.seeds_before} → {c.seeds_after}",
             c.change,
             c.gap,
             number(c.p_holm, 3),
-            style=_STYLES[c.verdict],
+            style=_STYLES[c.direction],
         )
     print_table(console, table)

@@ -17,7 +17,7 @@ from dadpo_bench import registry, scoring
 from dadpo_bench.errors import UserError
 from dadpo_bench.panels import BASELINES, Panel, panels
 from dadpo_bench.scoring.outcomes import Floats
-from dadpo_bench.store import Store, schema
+from dadpo_bench.store import Store, schema, scored_boards
 
 
 class Aim(NamedTuple):
@@ -136,15 +136,7 @@ def boards(store: Store, aim: Aim, *, task: str | None = None, judge: str | None
     """
     scoring.detectable_effect(1.0, 2, power=aim.power, alpha=aim.alpha)  # a wrong level is told before any reading
     with store.read() as session:
-        query = (
-            select(schema.Protocol, schema.Judge)
-            .join(schema.Score, schema.Score.protocol_key == schema.Protocol.key)
-            .join(schema.Judge, schema.Score.judge_key == schema.Judge.key)
-            .distinct()
-        )
-        scored = sorted(
-            session.execute(query).all(), key=lambda row: (row[0].name, row[1].name, row[0].key, row[1].key)
-        )
+        scored = scored_boards(session)
         _known("judge", judge, {j.name for _, j in scored})
         judged = [
             (protocol, panel)
@@ -173,8 +165,7 @@ def _known(kind: str, name: str | None, names: set[str]) -> None:
 
 def _board(session: Session, protocol: schema.Protocol, panel: Panel, aim: Aim) -> Board | None:
     entrants = [e for e in panel.entrants if e.kind not in (*BASELINES, "canary")]
-    scale = 1 if panel.rated_alone else 100
-    standing = {e.label: scale * scoring.nanmean(panel.standing(e), 0) for e in entrants}
+    standing = {e.label: panel.unit * scoring.nanmean(panel.standing(e), 0) for e in entrants}
     pairs = [
         _pair(first, second, standing[first] - standing[second], aim) for first, second in combinations(standing, 2)
     ]

@@ -117,7 +117,7 @@ def checked(new: Store, old: Store, *options: object) -> Result:
 def test_gains_and_drops_are_proven_alike(before: int, after: int, verdict: str, tmp_path: Path) -> None:
     old, new = build(tmp_path / "old.sqlite3", before), build(tmp_path / "new.sqlite3", after)
     (row,) = json.loads(checked(new, old, "--json").stdout)["rows"]
-    assert (row["verdict"], row["dropped"]) == (verdict, verdict == "worse")
+    assert (row["direction"], row["dropped"]) == (verdict, verdict == "worse")
     # 22 of 40 prompts changed sides, 55 points; all one way, and no flip of 10,000 did as much.
     if verdict != "same":
         assert abs(row["difference"]) == pytest.approx(55)
@@ -148,7 +148,7 @@ def imported(
 
 def rows_of(result: Result) -> list[tuple[str, str, str, float]]:
     return [
-        (row["contestant"], row["verdict"], row["measure"], round(row["difference"], 9))
+        (row["contestant"], row["direction"], row["measure"], round(row["difference"], 9))
         for row in json.loads(result.stdout)["rows"]
     ]
 
@@ -170,7 +170,7 @@ def test_an_open_board_of_fewer_prompts_is_compared_on_those(tmp_path: Path) -> 
     old, new = imported(tmp_path / "old.sqlite3", {"a": 30}), imported(tmp_path / "new.sqlite3", {"a": 3}, prompts=30)
     (row,) = json.loads(checked(new, old, "--json").stdout)["rows"]
     # Of the first 30 prompts all were won before, 3 are now.
-    assert (row["prompts"], row["before"], row["after"], row["verdict"]) == (30, 100, 10, "worse")
+    assert (row["prompts"], row["before"], row["after"], row["direction"]) == (30, 100, 10, "worse")
 
 
 def test_single_answers_are_compared_by_their_ratings(tmp_path: Path) -> None:

@@ -51,6 +51,16 @@ def test_thirteen_words_in_common_are_a_passage_and_twelve_are_not() -> None:
     assert (shared(13), shared(12)) == (["13-gram"], [])
 
 
+def test_a_passage_may_repeat_its_own_words() -> None:
+    passage = "to be or not to be or not that is the question whether"
+    other = " ".join(f"x{i}" for i in range(40))
+    assert kinds(overlap(prompts(f"{passage} {other}"), prompts(f"before {passage} after"))) == ["13-gram"]
+
+
+def test_prompts_of_signs_alone_are_held_against_each_other() -> None:
+    assert kinds(overlap(prompts("🙂🙂  ???"), prompts("🙂🙂 ???", "🙂🙂 !"))) == ["exact"]
+
+
 def test_a_two_turn_prompt_leaks_by_its_first_turn_and_not_by_a_later_one() -> None:
     held = prompts(("Name three kinds of tea.", "Shorter, please."))
     assert kinds(overlap(prompts("Name three kinds of tea."), held)) == ["exact"]
@@ -69,7 +79,7 @@ def test_of_several_pairs_the_worst_is_told_and_all_training_prompts_are_known()
     assert found.train == {0, 2}
 
 
-WORDS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=18)
+WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=18)
 
 
 @given(st.lists(WORDS, max_size=6), st.lists(WORDS, max_size=6))

@@ -79,7 +79,7 @@ def leaderboard(
 
       dadpo-bench leaderboard --labels chat:gpt-4o
     """
-    from dadpo_bench.leaderboard import EVERYTHING, Wanted, render, sections, write_board
+    from dadpo_bench.leaderboard import EVERYTHING, View, render, sections, write_board
     from dadpo_bench.leaderboard.rows import as_csv
     from dadpo_bench.lenses import Lenses
     from dadpo_bench.scores import refresh_scores
@@ -89,15 +89,15 @@ def leaderboard(
         raise UserError("--length-control and --difficulty go together")
     with closing(open_store(store, create=False)) as opened, opened.read() as session:
         lens = Lenses.made(session, length_control, difficulty, labels, style=style)
-        wanted = Wanted(task, judge, per_seed, by_category, lens, fit_lengths)
-        if check and (wanted != EVERYTHING or format is not None):
+        view = View(task, judge, per_seed, by_category, lens, fit_lengths)
+        if check and (view != EVERYTHING or format is not None):
             raise UserError("--check compares the board's file: it takes --store alone")
         if format in (Format.json, Format.csv):
-            rows = [row for section in sections(session, wanted) for row in section.rows]
+            rows = [row for section in sections(session, view) for row in section.rows]
             typer.echo(json.dumps(rows, indent=1) if format is Format.json else as_csv(rows), nl=format is Format.json)
             return
-        if format is Format.md or wanted != EVERYTHING:
-            typer.echo(render(opened, wanted), nl=False)
+        if format is Format.md or view != EVERYTHING:
+            typer.echo(render(opened, view), nl=False)
             return
     with closing(open_store(store, create=False)) as opened:
         if check:

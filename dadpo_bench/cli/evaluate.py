@@ -28,7 +28,7 @@ from dadpo_bench.cli.options import (
 from dadpo_bench.recipe import DEFAULT, apply_change, load_recipe
 
 if TYPE_CHECKING:
-    from dadpo_bench.evaluation import Wanted
+    from dadpo_bench.evaluation import Request
     from dadpo_bench.store import Store
     from dadpo_bench.types import JudgeContext
 
@@ -108,7 +108,7 @@ def evaluate(
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.result import show_ranking
     from dadpo_bench.engine import LocalEngine
-    from dadpo_bench.evaluation import Wanted, make_evaluation
+    from dadpo_bench.evaluation import Request, make_evaluation
     from dadpo_bench.evaluation import evaluate as evaluated
     from dadpo_bench.judging.comparisons import check_judge, construct_judge
     from dadpo_bench.models import find
@@ -118,7 +118,7 @@ def evaluate(
     from dadpo_bench.store.connection import store_file
     from dadpo_bench.types import JudgeContext, Sampling
 
-    wanted = Wanted(
+    request = Request(
         models,
         task,
         judge,
@@ -135,15 +135,15 @@ def evaluate(
     context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
     console = Console()
     if dry_run:
-        _dry_run(console, wanted, context, store, as_json=as_json)
+        _dry_run(console, request, context, store, as_json=as_json)
         return
     check_judge(judge, recipe.judge_settings)
     ready = construct_judge(judge, recipe.judge_settings, context)
     file = store_file(store)
     fresh = file is not None and not file.is_file()
-    evaluation = make_evaluation(wanted, None) if fresh else None  # a mistake leaves no store behind
+    evaluation = make_evaluation(request, None) if fresh else None  # a mistake leaves no store behind
     with closing(open_store(store)) as opened:
-        evaluation = evaluation or make_evaluation(wanted, opened)
+        evaluation = evaluation or make_evaluation(request, opened)
         reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
         with reporter.running():
             asked = evaluated(Bench(opened, LocalEngine(), reporter), evaluation, ready)
@@ -181,7 +181,7 @@ def _endpoint(base_url: str | None, changes: Sequence[str], **settings: Any) -> 
     return found if base_url is not None else None
 
 
-def _dry_run(console: Console, wanted: Wanted, context: JudgeContext, store: str, *, as_json: bool) -> None:
+def _dry_run(console: Console, request: Request, context: JudgeContext, store: str, *, as_json: bool) -> None:
     """What is owed, what the judge would be asked, and what that costs; needs no key and asks nobody."""
     from dadpo_bench.cli.preview import previews
     from dadpo_bench.engine import LocalEngine
@@ -194,9 +194,9 @@ def _dry_run(console: Console, wanted: Wanted, context: JudgeContext, store: str
     from dadpo_bench.stages.contenders import Model
 
     with _copy(store) as copied:
-        evaluation = make_evaluation(wanted, copied, asking=False)
+        evaluation = make_evaluation(request, copied, asking=False)
         try:
-            ready = construct_judge(wanted.judge, wanted.judge_settings, context)
+            ready = construct_judge(request.judge, request.judge_settings, context)
         except UserError:  # a judge without its key may be planned, not asked
             ready = None
         lines = owed(Bench(copied, LocalEngine(), dry()), evaluation, ready)
@@ -205,9 +205,9 @@ def _dry_run(console: Console, wanted: Wanted, context: JudgeContext, store: str
         if isinstance(contender, Model) and contender.remote is not None:
             cost = contender.remote.answerer.estimate(task.prompts)
             lines.append(f"{contender.name}, if nothing is stored: {cost}")
-    length = int(FILLED * CHARACTERS * wanted.sampling.max_new_tokens)
+    length = int(FILLED * CHARACTERS * request.sampling.max_new_tokens)
     counts = len(task.prompts) * entrants, len(task.prompts) * len(evaluation.contenders)
-    judge = wanted.judge, wanted.judge_settings, wanted.orders
+    judge = request.judge, request.judge_settings, request.orders
     shown = list(previews(*judge, context, task.prompts, length, *counts))
     if as_json:
         typer.echo(json.dumps({"owed": lines, "judges": [each._asdict() for each in shown]}, indent=1))

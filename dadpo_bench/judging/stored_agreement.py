@@ -6,20 +6,22 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench.judging.judgments import told_apart
 from dadpo_bench.panels import BASELINES, panels
-from dadpo_bench.scoring import agreement, prompt_outcomes
-from dadpo_bench.store import schema
+from dadpo_bench.scoring import agreement
+from dadpo_bench.store import schema, scored_boards
 
-_Cell = tuple[str, str, str]
-"""Keys of task, contestant and prompt."""
+_Cell = tuple[str, str, str, str]
+"""Keys of task, contestant, prompt, and of the contestant it is compared with; empty for the baseline."""
 
 
 class Agreement(NamedTuple):
-    """Two judges on the comparisons that both scored; a comparison is its mean over orders, its side of ½ counts."""
+    """Two judges on the comparisons that both scored; a comparison is its mean over orders, its side of ½ counts.
+
+    Where responses are only rated, two contestants' ratings on a prompt are a comparison.
+    """
 
     board: str
     first: str
@@ -43,16 +45,8 @@ class Agreement(NamedTuple):
 
 def stored_agreement(session: Session) -> list[Agreement]:
     """Every two judges of every board, canaries left out, on which it is easy to agree."""
-    query = (
-        select(schema.Protocol, schema.Judge)
-        .join(schema.Score, schema.Score.protocol_key == schema.Protocol.key)
-        .join(schema.Judge, schema.Judge.key == schema.Score.judge_key)
-        .distinct()
-    )
     boards: dict[str, tuple[schema.Protocol, list[schema.Judge]]] = {}
-    for protocol, judge in sorted(
-        session.execute(query), key=lambda found: (found[0].name, found[1].name, found[1].key)
-    ):
+    for protocol, judge in scored_boards(session):
         boards.setdefault(protocol.key, (protocol, []))[1].append(judge)
     found = []
     for protocol, judges in boards.values():
@@ -69,13 +63,22 @@ def stored_agreement(session: Session) -> list[Agreement]:
 def _said(session: Session, protocol_key: str, judge_key: str) -> dict[_Cell, float]:
     outcomes: dict[_Cell, float] = {}
     for panel in panels(session, protocol_key, judge_key):
-        for entrant in panel.entrants:
-            if entrant.kind in (*BASELINES, "canary"):
-                continue
-            for contestant, row in zip(entrant.contestants, prompt_outcomes(panel.orders(entrant)), strict=True):
-                for prompt, outcome in zip(panel.prompts, row, strict=True):
-                    if not np.isnan(outcome):
-                        outcomes[panel.task.key, contestant.key, prompt] = float(outcome)
+        rows = {
+            contestant.key: row
+            for entrant in panel.entrants
+            if entrant.kind not in (*BASELINES, "canary")
+            for contestant, row in zip(entrant.contestants, panel.standing(entrant), strict=True)
+        }
+        if panel.rated_alone:  # who was rated higher is what two judges can agree on
+            compared = {
+                (one, other): 0.5 + 0.5 * np.sign(rows[one] - rows[other]) for one, other in combinations(rows, 2)
+            }
+        else:
+            compared = {(contestant, ""): row for contestant, row in rows.items()}
+        for (contestant, other), row in compared.items():
+            for prompt, outcome in zip(panel.prompts, row, strict=True):
+                if not np.isnan(outcome):
+                    outcomes[panel.task.key, contestant, prompt, other] = float(outcome)
     return outcomes
 
 
@@ -84,7 +87,7 @@ def _agreement(
 ) -> Agreement | None:
     cells = [cell for cell in ours if cell in theirs]
     one, other = (np.array([said[cell] for cell in cells]) for said in (ours, theirs))
-    prompts = [prompt for _, _, prompt in cells]
+    prompts = [prompt for _, _, prompt, _ in cells]
     whole = agreement.agreement(one, other, prompts=prompts)
     if whole is None:
         return None

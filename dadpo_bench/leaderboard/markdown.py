@@ -9,7 +9,7 @@ from pathlib import Path
 from dadpo_bench import scoring
 from dadpo_bench.errors import WorkError
 from dadpo_bench.leaderboard.facts import Cells
-from dadpo_bench.leaderboard.sections import EVERYTHING, Section, Wanted, proven, sections
+from dadpo_bench.leaderboard.sections import EVERYTHING, Section, View, proven, sections
 from dadpo_bench.places import METHODS_STORE
 from dadpo_bench.store import Store, open_store
 
@@ -41,14 +41,14 @@ def write_board(store: Store) -> Path:
     return store.board
 
 
-def render(store: Store, wanted: Wanted = EVERYTHING) -> str:
+def render(store: Store, view: View = EVERYTHING) -> str:
     """The board as Markdown."""
     found: list[tuple[str, Section]] = []
     with ExitStack() as stack:
         opened = [stack.enter_context(closing(open_store(str(path), create=False))) for path in store.companions]
         for each in opened or [store]:
             with each.read() as session:
-                found += [(_name(each), section) for section in sections(session, wanted)]
+                found += [(_name(each), section) for section in sections(session, view)]
         names = " and ".join(f"`{_name(each)}`" for each in opened or [store])
     lines = [
         "# Leaderboard",
@@ -206,10 +206,13 @@ MOST = 28
 
 
 def _differences(section: Section) -> list[str]:
+    rated = any(d["measure"] == "rating" for d in section.differences)
+    unit = "the judge's own unit" if rated else "percentage points"
     lines = [
         "### Differences between contestants",
         "",
-        "Paired on shared prompts, percentage points; p from sign flips of prompts, Holm-corrected over all of them.",
+        f"Paired on shared prompts, in {unit}; p from sign flips of prompts, Holm-corrected over all of them,",
+        "those of other tasks of this section among them.",
         "p knows nothing of the variance between training seeds, the interval does: proven needs both.",
         "",
     ]
@@ -226,8 +229,8 @@ def _differences(section: Section) -> list[str]:
             [
                 escape(d["task"]),
                 f"{escape(d['first'])} − {escape(d['second'])}",
-                number(d["estimate"], sign=True),
-                f"{number(d['low'], sign=True)} to {number(d['high'], sign=True)}",
+                number(d["estimate"], _digits(d), sign=True),
+                f"{number(d['low'], _digits(d), sign=True)} to {number(d['high'], _digits(d), sign=True)}",
                 number(d["p_value"], 3),
                 number(d["p_holm"], 3),
                 "yes" if proven(d) else "no",
@@ -235,6 +238,10 @@ def _differences(section: Section) -> list[str]:
             for d in shown
         ],
     )
+
+
+def _digits(difference: Cells) -> int:
+    return 1 if difference["measure"] == "win rate" else 2
 
 
 def _telling(differences: Sequence[Cells], best_first: Sequence[str]) -> list[Cells]:

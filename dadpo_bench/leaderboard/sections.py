@@ -18,7 +18,7 @@ from dadpo_bench.panels import DRAWS, SEED, Panel, panels
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.scores import Lens, rows_of
 from dadpo_bench.scoring import agreement
-from dadpo_bench.store import schema
+from dadpo_bench.store import schema, scored_boards
 
 LEVEL = 0.05
 """Of a proven difference, over all of a section."""
@@ -53,7 +53,7 @@ class Section:
         return [row for row in self.rows if row["baseline"] == FIRST]
 
 
-class Wanted(NamedTuple):
+class View(NamedTuple):
     """What of a store's boards is asked for."""
 
     task: str | None = None
@@ -67,50 +67,45 @@ class Wanted(NamedTuple):
     """Whether length control is fitted: minutes for hundreds of thousands of verdicts."""
 
 
-EVERYTHING = Wanted()
+EVERYTHING = View()
 """The board that a store has a file of."""
 
 
-def sections(session: Session, wanted: Wanted = EVERYTHING) -> list[Section]:
+def sections(session: Session, view: View = EVERYTHING) -> list[Section]:
     """The scored sections of a store's board, computed from judgments.
 
     Raises `UserError` with near names for a task or a judge that none of them has.
     """
-    query = (
-        select(schema.Score.protocol_key, schema.Score.judge_key, schema.Protocol.name, schema.Judge.name)
-        .join(schema.Protocol, schema.Protocol.key == schema.Score.protocol_key)
-        .join(schema.Judge, schema.Judge.key == schema.Score.judge_key)
-        .distinct()
-    )
-    found = sorted(session.execute(query).all(), key=lambda r: (r[2], r[3], r[0], r[1]))
-    judges = sorted({name for *_, name in found})
-    if wanted.judge is not None and wanted.judge not in judges:
-        raise UserError(registry.unknown("judge", wanted.judge, judges))
-    made = [_section(session, p, j, wanted) for p, j, _, name in found if wanted.judge in (None, name)]
-    if wanted.task is not None and not any(section.domains for section in made):
+    found = scored_boards(session)
+    judges = sorted({judge.name for _, judge in found})
+    if view.judge is not None and view.judge not in judges:
+        raise UserError(registry.unknown("judge", view.judge, judges))
+    made = [_section(session, *board, view) for board in found if view.judge in (None, board[1].name)]
+    if view.task is not None and not any(section.domains for section in made):
         tasks = session.scalars(select(schema.Task.name).join(schema.Score, schema.Score.task_key == schema.Task.key))
-        raise UserError(registry.unknown("task", wanted.task, sorted(set(tasks))))
+        raise UserError(registry.unknown("task", view.task, sorted(set(tasks))))
     return [section for section in made if section.domains]
 
 
-def _section(session: Session, protocol_key: str, judge_key: str, wanted: Wanted) -> Section:
-    protocol = session.get_one(schema.Protocol, protocol_key)
-    judge = session.get_one(schema.Judge, judge_key)
-    judged = [p for p in panels(session, protocol_key, judge_key) if wanted.task in (None, p.task.name)]
-    shown = [panel.per_seed() if wanted.per_seed else panel for panel in judged]
-    if wanted.by_category:
+def _section(session: Session, protocol: schema.Protocol, judge: schema.Judge, view: View) -> Section:
+    everything = panels(session, protocol.key, judge.key)
+    judged = [panel for panel in everything if view.task in (None, panel.task.name)]
+    shown = [panel.per_seed() if view.per_seed else panel for panel in judged]
+    if view.by_category:
         shown += [panel.of(c) for panel in list(shown) for c in sorted(set(panel.categories) - {""})]
-    rows = [row.cells() for panel in shown for row in rows_of(panel, wanted.lens, fit_lengths=wanted.fit_lengths)]
-    differences = [] if wanted.per_seed else _differences(judged)
+    rows = [row.cells() for panel in shown for row in rows_of(panel, view.lens, fit_lengths=view.fit_lengths)]
+    # All tasks are corrected for, shown or not: what is proven does not hang on the view.
+    differences = [] if view.per_seed else _differences(everything)
+    differences = [d for d in differences if view.task in (None, d["task"])]
     order = list(dict.fromkeys(panel.task.name for panel in judged))
     ranks = _ranks(differences)
     rows = [{**row, "rank": ranks.get((row["task"], row["category"], row["contestant"]))} for row in rows]
     accord = _accord(judged)
     return Section(
-        protocol_key=protocol_key,
+        protocol_key=protocol.key,
         recipe=protocol.name,
         judge=judge.name,
-        judge_key=judge_key,
+        judge_key=judge.key,
         proxy=judge.proxy,
         rows=sorted(rows, key=lambda row: _place(row, order)),
         domains={panel.task.name: panel.task.domain for panel in judged},
@@ -158,19 +153,24 @@ def _accord(judged: Sequence[Panel]) -> agreement.Accord | None:
 
 
 def _differences(judged: Sequence[Panel]) -> list[Cells]:
-    """Paired differences between methods on their shared prompts, Holm-corrected over the section."""
+    """Paired differences between methods on their shared prompts, Holm-corrected over all tasks of the section."""
     found: list[Cells] = []
     for panel in judged:
         methods = [e for e in panel.entrants if e.kind in ("method", "entrant")]
         counts = scoring.bootstrap_counts(len(panel.prompts), DRAWS, SEED)
         labels = sorted(e.label for e in methods)
         places = [[e.label for e in panel.entrants].index(label) for label in labels]
-        outcomes = [scoring.prompt_outcomes(panel.all_orders[place]) for place in places]
+        outcomes = [panel.all_standings[place] for place in places]
         means = [panel.all_means[place] for place in places]
         tested = scoring.all_paired_differences(outcomes, means, counts, seed=SEED)
         for (first, second), difference in sorted(tested.items()):
             if difference is not None:
                 pair = {"first": labels[first], "second": labels[second]}
-                found.append({"task": panel.task.name, **pair, **difference._asdict()})
+                found.append({"task": panel.task.name, "measure": panel.measure, **pair, **_in(panel.unit, difference)})
     corrected = scoring.holm([f["p_value"] for f in found])
     return [{**f, "p_holm": p} for f, p in zip(found, corrected, strict=True)]
+
+
+def _in(unit: float, difference: scoring.Difference) -> Cells:
+    scaled = {name: getattr(difference, name) * unit / 100 for name in ("estimate", "low", "high")}
+    return {**difference._asdict(), **scaled}

@@ -1,7 +1,7 @@
 """The store: SQLAlchemy over SQLite or a server, the single source of truth of every stage."""
 
 from dadpo_bench.store.connection import Store, open_store, publish, upgrade
-from dadpo_bench.store.rows import insert_missing, known_responses, save_task
+from dadpo_bench.store.rows import insert_missing, known_responses, save_task, scored_boards
 
 __all__ = [
     "Store",
@@ -10,5 +10,6 @@ __all__ = [
     "open_store",
     "publish",
     "save_task",
+    "scored_boards",
     "upgrade",
 ]

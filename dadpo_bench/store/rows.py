@@ -125,3 +125,10 @@ def contestant_row(
         "settings": dict(settings),
         "model_key": model_key,
     }
+
+
+def scored_boards(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:
+    """Every protocol and judge that there are scores of, by their names."""
+    keys = session.execute(select(schema.Score.protocol_key, schema.Score.judge_key).distinct()).all()
+    found = [(session.get_one(schema.Protocol, p), session.get_one(schema.Judge, j)) for p, j in keys]
+    return sorted(found, key=lambda board: (board[0].name, board[1].name, board[0].key, board[1].key))

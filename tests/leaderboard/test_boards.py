@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
-from tests.leaderboard.open_boards import made
+from dadpo_bench.leaderboard.sections import View, sections
+from dadpo_bench.store import open_store
+from tests.leaderboard.open_boards import made, rated
 
 # Of 40 prompts: "best" wins 36, "good" and "fair" 20 and 18 of the same, "poor" 2.
 BOARD = {
@@ -171,6 +174,37 @@ def test_judges_of_a_store_are_held_against_each_other(two_judges: str) -> None:
     assert found["agreement"]["share"] == pytest.approx(87.5)
     # Both say W: 10 + 36, both say L: 20 + 4; chance: (56·46 + 24·34)/80² = 0.53; κ = (0.875 − 0.53)/0.47.
     assert found["cohen_kappa"] == pytest.approx((0.875 - 0.53) / 0.47)
+
+
+def test_who_is_rated_alone_is_ranked_by_ratings_and_differences_are_in_the_judges_unit(tmp_path: Path) -> None:
+    store = rated(tmp_path / "r.sqlite3", {"j": {"good": [9.0, 8.0] * 15, "poor": [2.0] * 30}})
+    assert {name: row["rank"] for name, row in rows(store).items()} == {"good": 1, "poor": 2}
+    board = ran("leaderboard", "--store", store, "--format", "md")
+    assert "in the judge's own unit" in board
+    # 8.5 less 2.0; no flip of 30 signs drawn does as much: 1 of 10,001.
+    assert "| t | good − poor | +6.50 | +6.33 to +6.67 | 0.000 | 0.000 | yes |" in board
+
+
+def test_judges_of_single_answers_agree_where_they_rate_the_same_contestant_higher(tmp_path: Path) -> None:
+    first = {"a": [9.0, 8.0, 7.0, 6.0], "b": [5.0, 8.0, 8.0, 2.0]}  # a, tie, b, a
+    second = {"a": [4.0, 5.0, 3.0, 1.0], "b": [3.0, 5.0, 2.0, 7.0]}  # a, tie, a, b
+    (found,) = json.loads(
+        ran("agreement", "--store", rated(tmp_path / "r.sqlite3", {"x": first, "y": second}), "--json")
+    )
+    assert (found["comparisons"], found["agreement"]["share"]) == (4, 50)
+    assert found["agreement_without_ties"]["share"] == pytest.approx(100 / 3)
+
+
+def test_what_is_proven_does_not_hang_on_the_tasks_shown() -> None:
+    reference = "results/reference.sqlite3"
+
+    def corrected(*more: str) -> dict[tuple[str, str], float]:
+        with closing(open_store(reference, create=False)) as store, store.read() as session:
+            (section,) = sections(session, View(fit_lengths=False, **dict([more] if more else [])))
+            here = [d for d in section.differences if d["task"] == "assistance"]
+            return {(d["first"], d["second"]): d["p_holm"] for d in here}
+
+    assert corrected() == corrected("task", "assistance")
 
 
 def test_one_judge_agrees_with_nobody(store: str) -> None:
