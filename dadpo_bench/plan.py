@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dadpo_bench import registry
-from dadpo_bench.contamination import label, overlap
+from dadpo_bench.contamination import label as shown
+from dadpo_bench.contamination import overlap
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.judging.comparisons import check_judge
 from dadpo_bench.models.loading import identity
+from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import FIRST, Recipe
 from dadpo_bench.registry import MethodEntry
 from dadpo_bench.stages.drawing import Drawing, temperatures_of
@@ -70,7 +72,7 @@ class Plan:
         return [entry for entry in self.entries.values() if entry.data == "pairs"]
 
 
-def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
+def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int, reporter: Reporter | None = None) -> Plan:
     """Check everything a user may have got wrong. Raises `UserError`; loads no weights."""
     recipe = recipe.including(contestants)
     for contestant in contestants:
@@ -92,7 +94,7 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int) -> Plan:
     if not learning.allow_contamination:
         for task in tasks:
             _refuse_shared(task, learnt)
-            _refuse_leaks(task, [task for task in (train_task, validation_task) if task])
+            _refuse_leaks(task, [task for task in (train_task, validation_task) if task], reporter or silent())
     if seeds < 1:
         raise UserError("--seeds: at least 1")
     return Plan(
@@ -148,13 +150,15 @@ def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
         )
 
 
-def _refuse_leaks(task: Task, learnt: Sequence[Task]) -> None:
+def _refuse_leaks(task: Task, learnt: Sequence[Task], reporter: Reporter) -> None:
     for source in learnt:
-        found = overlap(source.prompts, task.prompts)
+        label = f"{task.name} against the {_CALLED[source.split]} prompts"
+        with reporter.bar(label, len(source.prompts), "prompts") as bar:
+            found = overlap(source.prompts, task.prompts, advance=bar.advance)
         if found.leaks:
             worst = found.leaks[0]
             raise UserError(
                 f"task '{task.name}': {counted(len(found.leaks), 'prompts')} leaked into the {_CALLED[source.split]} "
-                f"prompts, worst '{label(worst.heldout)}' from '{label(worst.train)}' ({worst.how}); see `dadpo-bench "
+                f"prompts, worst '{shown(worst.heldout)}' from '{shown(worst.train)}' ({worst.how}); see `dadpo-bench "
                 "contamination`, take them out (its --write), or allow them with --allow-contamination"
             )

@@ -112,6 +112,12 @@ class Reporter:
         bar.finish()
 
 
+def aside(*, quiet: bool = False) -> Reporter:
+    """Bars on a terminal's stderr, for commands whose stdout is the answer; nothing anywhere else."""
+    console = Console(stderr=True)
+    return Reporter(console, quiet=quiet or not console.is_terminal)
+
+
 def silent() -> Reporter:
     """For tests and libraries."""
     return Reporter(Console(quiet=True), quiet=True)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from dadpo_bench import registry, scoring
 from dadpo_bench.errors import UserError
 from dadpo_bench.panels import BASELINES, Panel, panels
+from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, schema, scored_boards
 
@@ -129,11 +130,14 @@ def _total(values: Iterable[float | None]) -> float | None:
     return total
 
 
-def boards(store: Store, aim: Aim, *, task: str | None = None, judge: str | None = None) -> list[Board]:
+def boards(
+    store: Store, aim: Aim, *, task: str | None = None, judge: str | None = None, reporter: Reporter | None = None
+) -> list[Board]:
     """Every board of the store with two judged methods; of one task, by one judge, where those are named.
 
     Raises `UserError` where there is none, for an unknown name, and as `scoring.prompts_needed`.
     """
+    reporter = reporter or silent()
     scoring.detectable_effect(1.0, 2, power=aim.power, alpha=aim.alpha)  # a wrong level is told before any reading
     with store.read() as session:
         scored = scored_boards(session)
@@ -148,7 +152,8 @@ def boards(store: Store, aim: Aim, *, task: str | None = None, judge: str | None
         found = [
             board
             for protocol, panel in judged
-            if task in (None, panel.task.name) and (board := _board(session, protocol, panel, aim))
+            if task in (None, panel.task.name)
+            and (board := _board(session, protocol, panel, aim, reporter or silent()))
         ]
     if not found:
         raise UserError(
@@ -163,13 +168,15 @@ def _known(kind: str, name: str | None, names: set[str]) -> None:
         raise UserError(registry.unknown(kind, name, sorted(names)))
 
 
-def _board(session: Session, protocol: schema.Protocol, panel: Panel, aim: Aim) -> Board | None:
+def _board(session: Session, protocol: schema.Protocol, panel: Panel, aim: Aim, reporter: Reporter) -> Board | None:
     entrants = [e for e in panel.entrants if e.kind not in (*BASELINES, "canary")]
     standing = {e.label: panel.unit * scoring.nanmean(panel.standing(e), 0) for e in entrants}
-    pairs = [
-        _pair(first, second, standing[first] - standing[second], aim) for first, second in combinations(standing, 2)
-    ]
-    pairs = [pair for pair in pairs if pair.prompts > 1]
+    pairs = []
+    with reporter.bar(panel.task.name, math.comb(len(standing), 2), "pairs") as bar:
+        for first, second in combinations(standing, 2):
+            pair = _pair(first, second, standing[first] - standing[second], aim)
+            pairs += [pair] if pair.prompts > 1 else []
+            bar.advance()
     if not pairs:
         return None
     contestants = sum(len(e.contestants) for e in entrants)

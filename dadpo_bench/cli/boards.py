@@ -144,7 +144,7 @@ def check(
       dadpo-bench check --against results/committed.sqlite3 --junit check.xml
     """
     from dadpo_bench.junit import write_junit
-    from dadpo_bench.progress import Reporter
+    from dadpo_bench.progress import aside
     from dadpo_bench.regression import compare_stores, show
     from dadpo_bench.store import open_store
 
@@ -153,8 +153,7 @@ def check(
         if against == str(REFERENCE_STORE) and not REFERENCE_STORE.is_file():
             raise UserError(f"no {REFERENCE_STORE} here: run in the project's folder, or name a store with --against")
         theirs = open_store(against, create=False)
-        errors = Console(stderr=True)
-        reporter = Reporter(errors, quiet=as_json or not errors.is_terminal)
+        reporter = aside(quiet=as_json)
         with reporter.running():
             found = compare_stores(mine, theirs, alpha, reporter)
         if junit is not None:

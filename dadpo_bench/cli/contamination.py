@@ -51,12 +51,16 @@ def contamination(
     from dadpo_bench.tables import print_table
     from dadpo_bench.tasks import Task, load_task
 
-    def load(name: str, split: str) -> Task:
-        needy = name in registry.tasks.names() and registry.tasks[name].repository
-        return load_task(name, split, data=data if needy else None)
+    def needy(name: str) -> bool:
+        return name in registry.tasks.names() and bool(registry.tasks[name].repository)
 
-    if write is not None and write.suffix != ".jsonl":
-        raise UserError(f"--write {write}: it writes JSON Lines; name a .jsonl file")
+    def load(name: str, split: str) -> Task:
+        return load_task(name, split, data=data if needy(name) else None)
+
+    if write is not None and (write.suffix != ".jsonl" or not write.parent.is_dir()):
+        raise UserError(f"--write {write}: it writes JSON Lines; name a .jsonl file in a folder that there is")
+    if data is not None and not any(map(needy, (train, *task))):
+        raise UserError("--data: neither the training prompts nor a task are read from files of a published task")
     learnt = load(train, "train")
     held_out = [load(name, "heldout") for name in task]
     console = Console()

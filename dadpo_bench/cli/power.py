@@ -47,12 +47,14 @@ def power(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
+    from dadpo_bench.progress import aside
     from dadpo_bench.sample_size import Aim, boards
     from dadpo_bench.store import open_store
 
     aim = Aim(effect, power, alpha)
-    with closing(open_store(store, create=False)) as opened:
-        found = boards(opened, aim, task=task, judge=judge)
+    reporter = aside(quiet=as_json)
+    with closing(open_store(store, create=False)) as opened, reporter.running():
+        found = boards(opened, aim, task=task, judge=judge, reporter=reporter)
     if as_json:
         typer.echo(json.dumps([{**aim._asdict(), **board.as_data()} for board in found], indent=1))
         return

@@ -116,7 +116,7 @@ def run(
     from dadpo_bench.pipeline import run as run_stages
     from dadpo_bench.plan import make_plan
     from dadpo_bench.planning import estimate
-    from dadpo_bench.progress import Reporter
+    from dadpo_bench.progress import Reporter, aside
     from dadpo_bench.registry import unknown
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
@@ -130,7 +130,9 @@ def run(
     processes = _options(launch)
     if processes:
         check_options(processes)
-    plan = make_plan(chosen, methods, seeds)
+    looking = aside(quiet=quiet)
+    with looking.running():
+        plan = make_plan(chosen, methods, seeds, looking)
     chosen = plan.recipe
     console = Console()
     if dry_run:

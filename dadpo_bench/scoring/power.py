@@ -50,7 +50,7 @@ def prompts_needed(sd: float, effect: float, *, power: float = 0.8, alpha: float
         raise UserError("an effect of 0 points is found on no number of prompts: name the least effect that matters")
     from scipy.special import ndtri
 
-    by_normal = ((ndtri(1 - alpha / 2) + ndtri(power)) * sd / effect) ** 2  # t asks for a few more
+    by_normal = ((ndtri(1 - alpha / 2) + ndtri(power)) * min(sd / abs(effect), _MOST)) ** 2  # t asks for a few more
     start = max(_fewest(alpha), int(min(by_normal, 2 * _MOST)))
     return _least(lambda prompts: power_of(sd, effect, prompts, alpha=alpha) >= power, _fewest(alpha), start)
 

@@ -67,3 +67,9 @@ def test_the_boards_own_test_has_about_the_power_that_is_promised() -> None:
     gaps = np.random.default_rng(0).choice(values, (400, prompts), p=chances)
     found = np.mean([scoring.sign_flip_p(row, seed=i, draws=500) < 0.05 for i, row in enumerate(gaps)])
     assert found == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_effect_next_to_nothing_is_told_in_one_line() -> None:
+    with pytest.raises(UserError, match="a billion prompts would not do"):
+        scoring.prompts_needed(30.0, 1e-200)
