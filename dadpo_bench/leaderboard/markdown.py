@@ -84,7 +84,7 @@ Column = tuple[str, Callable[[Cells], str]]
 _CONTESTANT: Column = ("contestant", lambda r: escape(r["contestant"]))
 _WIN_RATE: Column = ("win rate", lambda r: _with_interval(r["win_rate"], r["ci_low"], r["ci_high"]))
 
-_SCORES: tuple[Column, ...] = (
+SCORES: tuple[Column, ...] = (
     ("rank", lambda r: str(r["rank"] or "–")),
     _CONTESTANT,
     ("category", lambda r: escape(r["category"] or "") or "–"),
@@ -113,7 +113,7 @@ _SCORES: tuple[Column, ...] = (
     ("unscored", lambda r: str(r["unscored"]) if r["win_rate"] is not None else "–"),
     ("length", lambda r: number(r["mean_length"], 0)),
 )
-_LOOKS: tuple[Column, ...] = (
+LOOKS: tuple[Column, ...] = (
     _CONTESTANT,
     ("task", lambda r: escape(r["task"])),
     ("std. error", lambda r: number(r["standard_error"])),
@@ -124,10 +124,10 @@ _LOOKS: tuple[Column, ...] = (
     ("KL from teacher", lambda r: number(r["kl_from_teacher"], 3)),
     ("KL to teacher", lambda r: number(r["kl_to_teacher"], 3)),
 )
-_CANARY: tuple[Column, ...] = (
+CANARY: tuple[Column, ...] = (
     _CONTESTANT,
     _WIN_RATE,
-    *(column for column in _SCORES if column[0] in ("prompts", "unscored", "length")),
+    *(column for column in SCORES if column[0] in ("prompts", "unscored", "length")),
     ("loses clearly", lambda r: "yes" if scoring.loses_clearly(r["ci_high"]) else "**no**"),
 )
 
@@ -153,11 +153,15 @@ def _shares(row: Cells) -> str:
     return "–" if row["win_share"] is None else " / ".join(shares)
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Cells]) -> list[str]:
-    """Without the columns that say nothing of anybody."""
+def filled(columns: Sequence[Column], rows: Sequence[Cells]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """(header, rows) without the columns that say nothing of anybody."""
     cells = [(name, [cell(row) for row in rows]) for name, cell in columns]
     said = [(name, column) for name, column in cells if set(column) - {"–"}]
-    return table([name for name, _ in said], list(zip(*(column for _, column in said), strict=True)))
+    return [name for name, _ in said], list(zip(*(column for _, column in said), strict=True))
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Cells]) -> list[str]:
+    return table(*filled(columns, rows))
 
 
 def _markdown(section: Section, heading: str, note: str) -> list[str]:
@@ -172,17 +176,17 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
         baselines = dict.fromkeys(row["baseline"] for row in here)
         against = " and ".join("the teacher" if name == "teacher" else escape(name) for name in baselines if name)
         lines += [f"### {escape(task)} ({domain}-domain)" + (f", against {against}" if against else ""), ""]
-        lines += _table(_SCORES, here)
+        lines += _table(SCORES, here)
         if counter := next((row["style_counter"] for row in here if row["style_counter"]), ""):
             lines += [f"Style: token length, headers, lists and bold; tokens counted by {escape(counter)}.", ""]
         if parts := [row for row in section.board_rows if row["task"] == task and row["category"] is not None]:
-            lines += [f"#### {escape(task)} by category", "", *_table(_SCORES, parts)]
-    lines += ["### What they wrote", "", *_table(_LOOKS, whole)]
+            lines += [f"#### {escape(task)} by category", "", *_table(SCORES, parts)]
+    lines += ["### What they wrote", "", *_table(LOOKS, whole)]
     if section.differences:
         lines += _differences(section)
     if section.canary_rows:
         lines += ["### Canaries, against dSFT", "", "A usable judge ranks them low: upper bound below 50.", ""]
-        lines += _table(_CANARY, [row for row in section.canary_rows if row["category"] is None])
+        lines += _table(CANARY, [row for row in section.canary_rows if row["category"] is None])
     return lines
 
 
@@ -218,10 +222,9 @@ def _differences(section: Section) -> list[str]:
     ]
     shown: list[Cells] = []
     for task in section.domains:
-        here = [d for d in section.differences if d["task"] == task]
-        if len(here) > MOST:
-            lines += [f"{escape(task)}: of {len(here)} pairs those of the first contestant and of neighbours.", ""]
-            here = _telling(here, [r["contestant"] for r in section.board_rows if r["task"] == task and r["rank"]])
+        here, all_of_them = telling(section, task)
+        if len(here) < all_of_them:
+            lines += [f"{escape(task)}: of {all_of_them} pairs those of the first contestant and of neighbours.", ""]
         shown += here
     return lines + table(
         ["task", "difference", "points", "95 % interval", "p", "p (Holm)", "proven at 5 %"],
@@ -244,14 +247,17 @@ def _digits(difference: Cells) -> int:
     return 1 if difference["measure"] == "win rate" else 2
 
 
-def _telling(differences: Sequence[Cells], best_first: Sequence[str]) -> list[Cells]:
-    """The pairs that a reader asks for: everybody with the first, and with the next."""
+def telling(section: Section, task: str) -> tuple[list[Cells], int]:
+    """The differences on a task that a reader asks for, and how many there are: of many, first and neighbours'."""
+    here = [d for d in section.differences if d["task"] == task]
+    if len(here) <= MOST:
+        return here, len(here)
+    best_first = [r["contestant"] for r in section.board_rows if r["task"] == task and r["rank"]]
     place = {name: at for at, name in enumerate(dict.fromkeys(best_first))}
-    return [
-        d
-        for d in differences
-        if 0 in (places := (place[d["first"]], place[d["second"]])) or abs(places[0] - places[1]) == 1
+    told = [
+        d for d in here if 0 in (places := (place[d["first"]], place[d["second"]])) or abs(places[0] - places[1]) == 1
     ]
+    return told, len(here)
 
 
 def _reported() -> list[str]:

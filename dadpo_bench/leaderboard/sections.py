@@ -41,6 +41,8 @@ class Section:
     accord: agreement.Accord | None = None
     """Of the members of a panel."""
     differences: list[Cells] = field(default_factory=list)
+    panels: list[Panel] = field(default_factory=list)
+    """What the rows were computed from, a task each."""
 
     @property
     def board_rows(self) -> list[Cells]:
@@ -114,6 +116,7 @@ def _section(session: Session, protocol: schema.Protocol, judge: schema.Judge, v
         + ([f"Members agree: {accord}."] if accord else []),
         accord=accord,
         differences=differences,
+        panels=judged,
     )
 
 

@@ -1,0 +1,116 @@
+"""How far the judges can be trusted: flips, leanings, canaries, agreement, what stayed unscored, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from dadpo_bench.judging.evaluations import cited
+from dadpo_bench.judging.stored_agreement import Agreement, stored_agreement
+from dadpo_bench.leaderboard import number
+from dadpo_bench.leaderboard.markdown import CANARY
+from dadpo_bench.leaderboard.sections import Section
+from dadpo_bench.panels import BASELINES, Panel
+from dadpo_bench.report.overview import plain, table
+from dadpo_bench.scoring import agreement, flip_rate, prompt_outcomes
+from dadpo_bench.store import schema
+
+
+def context(session: Session, sections: Sequence[Section]) -> dict[str, Any]:
+    """What its template shows."""
+    return {
+        "boards": [_board(session, section) for section in sections],
+        "agreement": [_agreed(found) for found in stored_agreement(session)],
+    }
+
+
+def _board(session: Session, section: Section) -> dict[str, Any]:
+    judge = session.get_one(schema.Judge, section.judge_key)
+    evaluations = select(schema.JudgeEvaluation).where(schema.JudgeEvaluation.judge_key == judge.key)
+    return {
+        "name": section.recipe,
+        "judge": section.judge,
+        "kind": judge.kind,
+        "proxy": section.proxy,
+        "leanings": [_leanings(panel) for panel in section.panels if not panel.rated_alone],
+        "canaries": table(plain(CANARY), [row for row in section.canary_rows if row["category"] is None]),
+        "evaluations": cited(session.scalars(evaluations)),
+        "unscored": _unscored(session, judge),
+        "cost": _cost(session, judge),
+    }
+
+
+def _leanings(panel: Panel) -> tuple[str, ...]:
+    """(task, flips, first shown, prefers longer, agreement with `longer`): over all contestants but canaries."""
+    places = [at for at, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
+    if not places:
+        return (panel.task.name, *["–"] * 4)
+    width = max(panel.all_orders[at].shape[-1] for at in places)
+    orders = np.concatenate([_wide(panel.all_orders[at], width).reshape(-1, width) for at in places])
+    ours = np.concatenate([panel.lengths(panel.entrants[at]).ravel() for at in places])
+    theirs = np.concatenate(
+        [np.broadcast_to(_baseline_lengths(panel), panel.lengths(panel.entrants[at]).shape).ravel() for at in places]
+    )
+    outcomes = prompt_outcomes(orders)
+    prompts = np.concatenate([np.tile(panel.prompts, len(panel.entrants[at].contestants)) for at in places])
+    longer = 0.5 + 0.5 * np.sign(ours - theirs)
+    alike = agreement.agreement(outcomes, longer, prompts=list(prompts), ties=False)
+    return (
+        panel.task.name,
+        number(flip_rate(orders)),
+        number(agreement.first_shown_share(orders)),
+        number(agreement.preferred_share(outcomes, ours, theirs)),
+        f"{number(alike.share)} ({number(alike.low)} to {number(alike.high)})" if alike else "–",
+    )
+
+
+def _wide(orders: Any, width: int) -> Any:
+    """Of contestants asked in one order only, the other is unscored."""
+    missing = width - orders.shape[-1]
+    return np.concatenate([orders, np.full((*orders.shape[:-1], missing), np.nan)], -1) if missing else orders
+
+
+def _baseline_lengths(panel: Panel) -> Any:
+    entrant = next((e for e in panel.entrants if e.kind in BASELINES), None)
+    return panel.lengths(entrant)[0] if entrant else np.full(len(panel.prompts), np.nan)
+
+
+def _table_of(judge: schema.Judge) -> Any:
+    return schema.Rating if judge.kind == "pointwise" else schema.Verdict
+
+
+def _unscored(session: Session, judge: schema.Judge) -> list[tuple[str, str]]:
+    row = _table_of(judge)
+    count = func.count()
+    query = select(row.reason, count).where(row.judge_key == judge.key, row.reason != "").group_by(row.reason)
+    return [(reason, f"{n:,}") for reason, n in session.execute(query.order_by(count.desc(), row.reason))]
+
+
+def _cost(session: Session, judge: schema.Judge) -> list[tuple[str, str]]:
+    row = _table_of(judge)
+    asked, tokens, answered, seconds = session.execute(
+        select(func.count(), func.sum(row.tokens), func.sum(row.answer_tokens), func.sum(row.seconds)).where(
+            row.judge_key == judge.key
+        )
+    ).one()
+    found = [("judgments", f"{asked or 0:,}")]
+    if tokens:
+        found += [("tokens, read and written", f"{tokens:,}"), ("of these written", f"{answered:,}")]
+    if seconds:
+        found.append(("seconds of calls, added up", f"{seconds:,.0f}"))
+    return found
+
+
+def _agreed(found: Agreement) -> tuple[str, ...]:
+    shares = (found.agreement, found.agreement_without_ties)
+    return (
+        f"{found.board}: {found.first}, {found.second}",
+        *(f"{number(s.share)} ({number(s.low)} to {number(s.high)})" if s else "–" for s in shares),
+        number(found.cohen_kappa, 2),
+        number(found.cohen_kappa_without_ties, 2),
+        f"{found.comparisons:,}",
+    )

@@ -1,0 +1,67 @@
+"""Where everything came from: versions, seeds, recipe, judge prompts by hash, prompts by hash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from dadpo_bench.leaderboard.sections import Section
+from dadpo_bench.store import schema
+
+
+def context(session: Session, sections: Sequence[Section]) -> dict[str, Any]:
+    """What its template shows."""
+    protocols = {s.protocol_key: s for s in sections}
+    judges = {s.judge_key: s for s in sections}
+    return {
+        "protocols": [_protocol(session, key, section) for key, section in protocols.items()],
+        "judges": [
+            {"name": section.judge, "key": key, "identity": _yaml(session.get_one(schema.Judge, key).identity)}
+            for key, section in judges.items()
+        ],
+        "tasks": _tasks(session, sections),
+    }
+
+
+def _protocol(session: Session, key: str, section: Section) -> dict[str, Any]:
+    runs = session.scalars(select(schema.Run).where(schema.Run.protocol_key == key).order_by(schema.Run.id)).all()
+    models = session.scalars(
+        select(schema.Model)
+        .join(schema.Contestant, schema.Contestant.model_key == schema.Model.key)
+        .where(schema.Contestant.protocol_key == key)
+    ).unique()
+    return {
+        "key": key,
+        "name": section.recipe,
+        "warnings": section.warnings,
+        "settings": _yaml(session.get_one(schema.Protocol, key).settings),
+        "runs": [
+            {
+                "id": run.id,
+                "started": run.started.isoformat(sep=" ", timespec="seconds"),
+                "finished": run.finished.isoformat(sep=" ", timespec="seconds") if run.finished else "not finished",
+                "environment": _yaml(run.environment),
+                "recipe": _yaml(run.recipe),
+            }
+            for run in runs
+        ],
+        "models": sorted((m.name, f"{m.parameters:,}", m.key) for m in models),
+    }
+
+
+def _tasks(session: Session, sections: Sequence[Section]) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for task in {p.task.key: p.task for s in sections for p in s.panels}.values():
+        prompts = session.scalar(
+            select(func.count()).select_from(schema.TaskPrompt).where(schema.TaskPrompt.task_key == task.key)
+        )
+        found.append((task.name, f"{task.domain}-domain", task.split, f"{prompts:,}", task.key))
+    return found
+
+
+def _yaml(values: Any) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,90 @@
+"""A report on disk, and Chromium to look at it with."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dadpo_bench.progress import silent
+from dadpo_bench.report import write_report
+from dadpo_bench.store import open_store
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference.sqlite3"
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: `make browser` installs it")
+
+
+def copied(target: Path) -> Path:
+    """The committed reference as a store that may be written."""
+    shutil.copy(REFERENCE, target)
+    with closing(sqlite3.connect(target)) as raw:
+        raw.execute("PRAGMA application_id=0")
+    return target
+
+
+def written(store: Path, folder: Path) -> Path:
+    """The report of a store."""
+    with closing(open_store(str(store), create=False)) as opened:
+        write_report(opened, folder, silent())
+    return folder
+
+
+class Looking:
+    """A page, with all that it asked for and complained of."""
+
+    def __init__(self, page: Any, folder: Path) -> None:
+        self.page, self.folder = page, folder
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda said: self.complaints.append(f"{said.type}: {said.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, path: str) -> None:
+        """A page of the report, by its path and what follows `#`."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.folder.resolve().as_uri()}/{path}")
+        if path.startswith("comparisons"):
+            self.page.wait_for_function("document.getElementById('count').textContent !== ''")
+
+    @property
+    def foreign(self) -> list[str]:
+        """Requests for anything that is not the report's own file."""
+        own = self.folder.resolve().as_uri() + "/"
+        return [url for url in self.requests if not (url.startswith(own) or url == "about:blank")]
+
+    def text(self, selector: str) -> str:
+        """What is shown there."""
+        found: str = self.page.locator(selector).inner_text()
+        return found
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """The browser. Closed before other tests run: its event loop is theirs too."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        # Chromium's own sandbox cannot be nested in a container that runs as root.
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def looking(browser: Any, folder: Path, **context: Any) -> Iterator[Looking]:
+    """A fresh profile; `context` are playwright's options, e.g. `color_scheme`."""
+    opened = browser.new_context(**context)
+    try:
+        yield Looking(opened.new_page(), folder)
+    finally:
+        opened.close()

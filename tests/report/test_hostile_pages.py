@@ -1,0 +1,126 @@
+"""A payload in every text of the store: shown as text, nothing runs, nothing loads."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dadpo_bench.report import Site
+from dadpo_bench.store import open_store, schema
+from tests.report.browsers import Looking, copied, looking, needs_chromium, written
+
+pytestmark = needs_chromium
+
+RAN = "document.title='RAN';window.ran=1"
+PAYLOAD = (
+    f"</script></title></textarea></style></table></details><script>{RAN}</script>"
+    f'<img src="http://127.0.0.1:9/x.png" onerror="{RAN}"><svg onload="{RAN}"></svg>'
+    f'<iframe srcdoc="<script>parent.{RAN}</script>"></iframe><a href="javascript:{RAN}">link</a>'
+    f"[link](javascript:{RAN}) ![image](http://127.0.0.1:9/y.png) <http://127.0.0.1:9/auto>\n\n"
+    f'"\'`-->]]>{{{{7*7}}}}${{7*7}}$x_1$ \u202eabc\u2066\u2028\x00\x1b[2J dadpo.index("'
+)
+KEPT = {"kind", "outcome", "order", "domain", "split", "precision", "stage", "finish", "category"}
+"""What the program itself writes, and reads again."""
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference with verdicts beside its ratings, and the payload behind every text that anybody else wrote."""
+    folder = tmp_path_factory.mktemp("hostile")
+    store = copied(folder / "x.sqlite3")
+    with closing(sqlite3.connect(store)) as raw:
+        for table in schema.Base.metadata.sorted_tables:
+            keys = {column.name for column in table.columns if column.primary_key or column.foreign_keys}
+            for column in table.columns:
+                if column.name in keys | KEPT or column.name.endswith("_key"):
+                    continue
+                kind = type(column.type).__name__
+                if kind in ("String", "Text"):
+                    raw.execute(f'UPDATE {table.name} SET "{column.name}" = "{column.name}" || ?', (PAYLOAD,))
+                elif kind == "JSON":
+                    _plant(raw, table.name, column.name)
+        raw.execute("UPDATE contestants SET name = substr(name, 1, instr(name, '<') - 1) WHERE name LIKE 'sft<%'")
+        long = json.dumps([{"text": "z" * 1_000_000 + PAYLOAD, "token_ids": [], "finish": "stop"}])
+        raw.execute("UPDATE responses SET replies = ? WHERE key = ?", (long, _of_somebody(raw)))
+        raw.commit()
+    return written(store, folder / "report")
+
+
+def _of_somebody(raw: sqlite3.Connection) -> str:
+    """A response that is on the board."""
+    query = (
+        "SELECT a.response_key FROM answers a JOIN contestants c ON c.key = a.contestant_key "
+        "WHERE c.kind = 'method' ORDER BY 1 LIMIT 1"
+    )
+    found: str = raw.execute(query).fetchone()[0]
+    return found
+
+
+def _plant(raw: sqlite3.Connection, table: str, column: str) -> None:
+    for row, value in raw.execute(f'SELECT rowid, "{column}" FROM {table}').fetchall():
+        planted = json.dumps(_in(json.loads(value))) if value else value
+        raw.execute(f'UPDATE {table} SET "{column}" = ? WHERE rowid = ?', (planted, row))
+
+
+def _in(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _in(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_in(inner, name) for inner in value]
+    return value + PAYLOAD if isinstance(value, str) and name not in KEPT else value
+
+
+@pytest.fixture(scope="module")
+def seen(browser: Any, planted: Path) -> Iterator[Looking]:
+    with looking(browser, planted) as opened:
+        yield opened
+
+
+def assert_untouched(seen: Looking) -> None:
+    assert "RAN" not in seen.page.title()
+    assert seen.page.evaluate("window.ran") is None
+    assert (seen.foreign, seen.complaints) == ([], [])
+    assert seen.page.locator("main iframe, main img, main script, main [onload], main [onerror]").count() == 0
+
+
+def test_every_page_shows_it_as_text(seen: Looking, planted: Path) -> None:
+    for page in sorted(path.name for path in planted.glob("*.html")):
+        seen.open(page)
+        for folded in seen.page.locator("details").all():
+            folded.evaluate("element => { element.open = true }")
+        assert_untouched(seen)
+        if page != "comparisons.html":
+            assert "onerror=" in seen.text("main"), page
+
+
+@pytest.mark.parametrize("view", ["m", "r", "d"])
+def test_comparisons_show_it_as_text_however_they_are_read(seen: Looking, view: str) -> None:
+    seen.open("comparisons.html")
+    for _ in range(3):
+        seen.page.keyboard.press("j")
+        seen.page.locator("#comparison h2").wait_for()
+        seen.page.keyboard.press(view)
+        shown = seen.text("#comparison")
+        assert "<script>" in shown
+        assert "⟨U+202E⟩" in shown
+        assert "\u202e" not in shown
+        for link in seen.page.locator("#comparison .link").all():
+            link.click()
+        assert_untouched(seen)
+
+
+def test_a_line_of_a_million_characters_waits_to_be_asked_for(seen: Looking, planted: Path) -> None:
+    with closing(open_store(str(planted.parent / "x.sqlite3"))) as store, store.read() as session:
+        long = _of_somebody(session.connection().connection.driver_connection)  # type: ignore[arg-type]
+        compared = next(c for c in Site(session, "x").comparisons if c.ours == long)
+    seen.open(f"comparisons.html#c={compared.key}")
+    more = seen.page.get_by_role("button", name="Show all 1,000")
+    more.wait_for()
+    assert len(seen.text("#comparison")) < 60_000
+    more.click()
+    assert len(seen.text("#comparison")) > 1_000_000
+    assert_untouched(seen)
