@@ -14,6 +14,7 @@ from dadpo_bench.cli import (
     plan,
     power,
     run,
+    runs,
 )
 from dadpo_bench.cli.app import app
 
@@ -22,7 +23,7 @@ __all__ = ["app", "main"]
 NOBODY_READS = 141
 """Exit code where whoever read the output has gone, as of `… | head -1`: what a shell says of SIGPIPE."""
 
-for commands in (run, evaluate, plan, judge_eval, listing, contamination, boards, power, exchange, db):
+for commands in (run, evaluate, plan, judge_eval, listing, contamination, boards, power, runs, exchange, db):
     commands.register(app)
 
 
