@@ -60,3 +60,9 @@ def _packed(parts: Iterable[str], width: int) -> Iterator[str]:
             line = f"{line}; {part}" if line else part
     if line:
         yield line
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Somebody else's text on one line of at most so many characters, none of which a terminal would obey."""
+    shown = "".join(c if c.isprintable() else "�" for c in text[: limit + 1])
+    return f"{shown[:limit]}…" if len(shown) > limit else shown

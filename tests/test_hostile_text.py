@@ -54,7 +54,7 @@ def run_all(recipe: Path, store: Store) -> str:
     bench = Bench(store, LocalEngine(), Reporter(Console(file=said, width=200)))
     plan = make_plan(load_recipe(str(recipe)), ["dadpo"], 1)
     run(bench, plan, {})
-    show_result(bench.reporter.console, store, plan.protocol_key, "pmi", [], as_json=False)
+    show_result(bench.reporter.console, store, plan.protocol_key, "pmi", "", as_json=False)
     show_estimate(bench.reporter.console, plan, [])
     return said.getvalue()
 

@@ -15,6 +15,7 @@ from dadpo_bench.cli import (
     power,
     report,
     run,
+    runs,
 )
 from dadpo_bench.cli.app import app
 
@@ -23,7 +24,9 @@ __all__ = ["app", "main"]
 NOBODY_READS = 141
 """Exit code where whoever read the output has gone, as of `… | head -1`: what a shell says of SIGPIPE."""
 
-for commands in (run, evaluate, plan, judge_eval, listing, contamination, boards, report, power, exchange, db):
+_GROUPS = (run, evaluate, plan, judge_eval, listing, contamination, boards, report, runs, power, exchange, db)
+
+for commands in _GROUPS:
     commands.register(app)
 
 

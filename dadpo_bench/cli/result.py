@@ -23,9 +23,7 @@ TEACHER = "teacher"
 """The baseline of a recipe's protocol, by its name."""
 
 
-def show_result(
-    console: Console, store: Store, protocol_key: str, judge: str, again: Sequence[str], *, as_json: bool
-) -> None:
+def show_result(console: Console, store: Store, protocol_key: str, judge: str, again: str, *, as_json: bool) -> None:
     """The section just scored, with the reference's rows of the same protocol where they are at hand."""
     own = _sections(store, protocol_key, judge)
     reference = _reference(store, protocol_key, judge)
@@ -49,7 +47,7 @@ def show_result(
     for name, place in _checkpoints(store, protocol_key):
         console.print(f"  {name:<10} {relative(place)}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nnext: all methods, with the variance between seeds")
-    console.print(f"  {' '.join(again)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"  {again}", markup=False, highlight=False, soft_wrap=True)
     if reference:
         console.print("or compare these rows with the reference")
         console.print(f"  dadpo-bench check --store {relative(Path(store.name))}", markup=False, highlight=False)

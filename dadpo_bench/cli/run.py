@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -118,6 +118,7 @@ def run(
     from dadpo_bench.planning import estimate
     from dadpo_bench.progress import Reporter, aside
     from dadpo_bench.registry import unknown
+    from dadpo_bench.runs import command_line
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
     from dadpo_bench.tracking import check_tracker
@@ -146,13 +147,15 @@ def run(
     judge_of(plan)  # a missing key is told before anything is made
     opened = open_store(store)
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
-    arguments = {
+    arguments: dict[str, Any] = {
         "methods": methods,
         "recipe": recipe,
         "set": [*changes, *options],
         "seeds": seeds,
         "judge": chosen.judge,
     }
+    given = {"data": data, "until": until if until != Stage.score else None, "launch": launch, "log_with": log_with}
+    arguments |= {name: value for name, value in given.items() if value}
     if chosen.prompts.allow_contamination:
         reporter.say("held-out prompts were not held against the training prompts: contamination is allowed")
     for task in (*plan.learning.values(), *plan.tasks):
@@ -160,15 +163,9 @@ def run(
             reporter.say(f"{task.name}: {counted(task.duplicates, 'repeated prompts')} left out")
     with reporter.running():
         asked = run_stages(Bench(opened, LocalEngine(processes), reporter, log_with), plan, arguments, Stage(until))
-    again = ["dadpo-bench run", *chosen.methods, "--seeds", str(max(3, seeds))]
-    again += ["--recipe", shlex.quote(recipe)] if recipe != DEFAULT_RECIPE else []
-    again += ["--judge", shlex.quote(judge)] if judge else []
-    again += ["--template", shlex.quote(template)] if template else []
-    again += ["--orders", orders] if orders else []
-    again += ["--data", shlex.quote(data)] if data else []
-    again += ["--allow-contamination"] if allow_contamination else []
-    again += [f"--set {shlex.quote(change)}" for change in changes]
-    again += ["--store", shlex.quote(opened.name)] if store != STORE else []
+    again = command_line(
+        {**arguments, "methods": list(chosen.methods), "seeds": max(3, seeds)}, opened.name if store != STORE else ""
+    )
     if Stage(until) is Stage.score:
         show_result(console, opened, plan.protocol_key, asked.name, again, as_json=as_json)
     elif as_json:
