@@ -54,6 +54,10 @@ class Line(NamedTuple):
     name: str
     steps: Sequence[float]
     values: Sequence[float]
+    place: int
+    """Among the curves: decides its colour and dashes."""
+    measured_at_times: bool = False
+    """Drawn as dots in the colour of the curve that it belongs to."""
 
 
 # matplotlib knows no CSS: these stand for the page's colours, which take their places in the SVG.
@@ -199,27 +203,28 @@ def pairs(
 
 
 def curves(title: str, unit: str, lines: Sequence[Line]) -> Chart:
-    """Values by training step, a line for each seed."""
-    with _drawing(title, 3.4, 2.1, 1) as (figure, (axes,)):
-        axes.set_title(title)
+    """Values by training step."""
+    with _drawing(title, 3.4, 2.2, 1) as (figure, (axes,)):
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
         axes.grid(axis="y")
         axes.tick_params(axis="y", labelcolor=_SOFT)
-        for i, line in enumerate(lines):
-            marker = "o" if len(line.steps) < 8 else None
-            colour, dash = _SERIES[i % len(_SERIES)], _DASHES[i % len(_DASHES)]
-            style: dict[str, Any] = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 3}
-            axes.plot(line.steps, line.values, linewidth=1.2, label=visible(line.name), **style)
+        for line in lines:
+            colour, dash = _SERIES[line.place % len(_SERIES)], _DASHES[line.place % len(_DASHES)]
+            if line.measured_at_times:
+                axes.plot(line.steps, line.values, "o", color=colour, markersize=3.5)
+            else:
+                axes.plot(line.steps, line.values, linewidth=1.2, color=colour, linestyle=dash, label=line.name)
         if len(lines) > 1:
-            axes.legend(frameon=False, fontsize=7, labelcolor=_SOFT)
+            figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7, labelcolor=_SOFT)
         svg = _svg(figure, title)
+    dots = "dots: on validation prompts" if any(line.measured_at_times for line in lines) else ""
+    values = [dict(zip(line.steps, line.values, strict=True)) for line in lines]
     rows = [
-        [visible(line.name), f"{step:g}", f"{value:.6g}"]
-        for line in lines
-        for step, value in zip(line.steps, line.values, strict=True)
+        [f"{step:g}", *(f"{given[step]:.4g}" if step in given else "–" for given in values)]
+        for step in sorted({step for line in lines for step in line.steps})
     ]
-    return Chart(title, svg, ["", "step", unit or "value"], rows)
+    return Chart(title, svg, ["step", *(visible(line.name) for line in lines)], rows, dots)
 
 
 @contextmanager

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from dadpo_bench.leaderboard import number
 from dadpo_bench.leaderboard.facts import Cells
-from dadpo_bench.leaderboard.markdown import CANARY, LOOKS, REPORTED, SCORES, Column, filled, telling
+from dadpo_bench.leaderboard.markdown import CANARY, LOOKS, SCORES, Column, filled, telling
 from dadpo_bench.leaderboard.sections import Section, proven
 from dadpo_bench.report.charts import Chart, Estimate, Shares, forest, pairs, shares
 
+if TYPE_CHECKING:
+    from dadpo_bench.report.methods import MethodPage
 
-def context(sections: Sequence[Section]) -> dict[str, Any]:
-    """What its template shows."""
-    return {"boards": [_board(section) for section in sections], "reported": REPORTED}
+
+def context(sections: Sequence[Section], pages: Mapping[str, MethodPage]) -> dict[str, Any]:
+    """What its template shows; `pages` are those of contestants that were trained, by path."""
+    boards = []
+    for section in sections:
+        own = [(path, page.label) for path, page in pages.items() if page.protocol == section.protocol_key]
+        boards.append({**_board(section), "methods": own})
+    return {"boards": boards}
 
 
 def _board(section: Section) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dadpo_bench.leaderboard import number, sections
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.report import judges, overview, provenance
 from dadpo_bench.report.comparisons import Comparison, comparisons_of
+from dadpo_bench.report.methods import Methods
 from dadpo_bench.report.parts import Part, index_of, part_data, parts_of
 from dadpo_bench.report.text import visible
 
@@ -54,12 +55,17 @@ class Site:
         return [c for section in self.sections for p in section.panels for c in comparisons_of(p, section.protocol_key)]
 
     @cached_property
+    def _methods(self) -> Methods:
+        return Methods(self._session, self.sections)
+
+    @cached_property
     def _parts(self) -> list[Part]:
         return parts_of(self.comparisons)
 
     def paths(self) -> Iterator[str]:
         """Every path there is, pages first."""
         yield from _PAGES
+        yield from self._methods.pages
         yield from STATIC
         yield "data/index.js"
         yield from (part.path for part in self._parts)
@@ -73,18 +79,20 @@ class Site:
         for number_, part in enumerate(self._parts):
             if part.path == path:
                 return _called("part", number_, part_data(self._session, part))
+        if path in self._methods.pages:
+            return self._rendered(path, self._methods.context(path), "method.html")
         makers: Mapping[str, Callable[[], Mapping[str, Any]]] = {
-            "index.html": lambda: overview.context(self.sections),
+            "index.html": lambda: overview.context(self.sections, self._methods.pages),
             "comparisons.html": dict,
             "judges.html": lambda: judges.context(self._session, self.sections),
             "provenance.html": lambda: provenance.context(self._session, self.sections),
         }
         return self._rendered(path, makers[path]())
 
-    def _rendered(self, path: str, context: Mapping[str, Any]) -> str:
+    def _rendered(self, path: str, context: Mapping[str, Any], template: str = "") -> str:
         return (
             _environment()
-            .get_template(f"{path}.j2")
+            .get_template(f"{template or path}.j2")
             .render(
                 path=path,
                 pages=_PAGES,
