@@ -5,6 +5,7 @@ import sys
 
 from dadpo_bench.cli import (
     boards,
+    comparisons,
     contamination,
     db,
     evaluate,
@@ -24,7 +25,21 @@ __all__ = ["app", "main"]
 NOBODY_READS = 141
 """Exit code where whoever read the output has gone, as of `… | head -1`: what a shell says of SIGPIPE."""
 
-_GROUPS = (run, evaluate, plan, judge_eval, listing, contamination, boards, report, runs, power, exchange, db)
+_GROUPS = (
+    run,
+    evaluate,
+    plan,
+    judge_eval,
+    listing,
+    contamination,
+    boards,
+    comparisons,
+    report,
+    runs,
+    power,
+    exchange,
+    db,
+)
 
 for commands in _GROUPS:
     commands.register(app)
