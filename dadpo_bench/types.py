@@ -137,6 +137,11 @@ class Outcome(StrEnum):
     loss = "loss"
     unscored = "unscored"
 
+    @classmethod
+    def of(cls, preference: float) -> Outcome:
+        """What a graded preference says: above, at or below ½."""
+        return cls.win if preference > 0.5 else cls.loss if preference < 0.5 else cls.tie
+
     def worth(self, preference: float | None = None) -> float | None:
         """What it gives the contestant: 1 a win, ½ a tie, 0 a loss, or the graded preference; None where unscored."""
         worth = {"win": 1.0, "tie": 0.5, "loss": 0.0}.get(self.value)

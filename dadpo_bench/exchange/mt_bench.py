@@ -17,6 +17,7 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
 from dadpo_bench.exchange.reading import Id, Label, Name, Record, records
 from dadpo_bench.tasks import Task
+from dadpo_bench.tasks.data_set import checked
 from dadpo_bench.types import Prompt, Rating, Reply, Response
 
 _WHAT = "MT-Bench"
@@ -78,9 +79,8 @@ def _read(paths: Sequence[Path]) -> _Read:
     found = _Read({}, {}, defaultdict(dict))
     for place, record in records(paths, _WHAT, kinds):
         if isinstance(record, _Question):
-            prompt = Prompt(
-                id=record.question_id, turns=record.turns, category=record.category, reference=record.reference
-            )
+            fields = {"turns": record.turns, "category": record.category, "reference": record.reference}
+            prompt = checked(Prompt(id=record.question_id, **fields), place)
             if found.questions.setdefault(prompt.id, prompt) != prompt:
                 raise UserError(f"{place}: another question was called {prompt.id} before")
         elif isinstance(record, _Answer):
@@ -138,6 +138,9 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     # Whoever was shown the most turns first: they are the question.
     for (judge, model, question), turns in sorted(found.judgments.items(), key=lambda item: -len(item[1])):
         response = _judged_response(found, model, question, turns)
+        if beyond := next((turn for turn in turns if turn > len(response.replies)), None):
+            asked = counted(len(response.replies), "turns")
+            raise UserError(f"{turns[beyond][0]}: a judgment of turn {beyond} where the question has {asked}")
         responses[model][response.prompt.key] = response
         judged[judge].append(Judgment(model, response.prompt.key, _rating(response, turns)))
         other += _differences(turns)
@@ -159,7 +162,8 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
 
 
 def _judged_response(found: _Read, model: str, question: str, turns: Mapping[int, tuple[str, _Judgment]]) -> Response:
-    whose = f"'{model}', question {question}"
+    place = next(iter(turns.values()))[0]
+    whose = f"{place}: '{model}', question {question}"
     shown = {turn: record.user_prompt for turn, (_, record) in sorted(turns.items())}
     if (model, question) in found.answers:
         return _response(_question(found.questions, question), found.answers[model, question], whose)
@@ -167,7 +171,7 @@ def _judged_response(found: _Read, model: str, question: str, turns: Mapping[int
     if conversation is None:
         raise UserError(f"{whose}: the judge's prompt shows no answer; name the model's answer file among the files")
     said, replies = conversation
-    prompt = found.questions.setdefault(question, Prompt(id=question, turns=said))
+    prompt = found.questions.setdefault(question, checked(Prompt(id=question, turns=said), whose))
     if prompt.turns[: len(said)] != said:
         raise UserError(
             f"{whose}: the judge was shown another question; name MT-Bench's question.jsonl among the files"

@@ -14,7 +14,8 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
 from dadpo_bench.exchange.reading import Id, Name, Record, records
 from dadpo_bench.tasks import Task
-from dadpo_bench.types import JsonObject, Order, Prompt, Rating, Reply, Response, Verdict
+from dadpo_bench.tasks.data_set import checked
+from dadpo_bench.types import JsonObject, Order, Outcome, Prompt, Rating, Reply, Response, Verdict
 
 _WHAT = "dadpo-bench's JSON Lines"
 _MOST = 2**31
@@ -87,7 +88,7 @@ def read(paths: Sequence[Path], wanted: Wanted) -> Parcel:
                 raise UserError(f"{place}: another task or baseline than before; import them apart")
             head = line
         elif isinstance(line, _Asked):
-            if prompts.setdefault(line.prompt.id, _asked(line.prompt, place)) != line.prompt:
+            if prompts.setdefault(line.prompt.id, checked(line.prompt, place)) != line.prompt:
                 raise UserError(f"{place}: another prompt was called '{line.prompt.id}' before")
         elif isinstance(line, _Given):
             response = _response(line, _known(prompts, "prompt", line.id, place), place)
@@ -134,12 +135,6 @@ def _known(of: Mapping[str, Any], what: str, name: str, place: str, shown: str =
     return of[name]
 
 
-def _asked(prompt: Prompt, place: str) -> Prompt:
-    if not prompt.turns or not 1 <= len(prompt.id) <= 200 or len(prompt.category) > 80:
-        raise UserError(f"{place}: a prompt has an id of at most 200 characters, a category of at most 80, and turns")
-    return prompt
-
-
 def _response(line: _Given, prompt: Prompt, place: str) -> Response:
     if len(line.replies) != len(prompt.turns):
         raise UserError(f"{place}: {counted(len(line.replies), 'answers')} to {counted(len(prompt.turns), 'turns')}")
@@ -158,6 +153,12 @@ def _judgment(line: _Said, judge: _Judge, prompt: Prompt, place: str) -> Judgmen
         raise UserError(f"{place}: a number beyond what databases keep")
     if max(len(said.reason), len(said.resolved_model), len(said.fingerprint)) > 200:
         raise UserError(f"{place}: reason, resolved_model and fingerprint have at most 200 characters")
+    if isinstance(said, Rating):
+        if len(said.by_turn) not in (0, len(prompt.turns)):
+            turns = counted(len(prompt.turns), "turns")
+            raise UserError(f"{place}: by_turn has {counted(len(said.by_turn), 'ratings')}, the prompt {turns}")
+    elif said.preference is not None and said.outcome is not Outcome.of(said.preference):
+        raise UserError(f"{place}: outcome {said.outcome} and preference {said.preference:g} contradict each other")
     return Judgment(line.of, prompt.key, said, line.order)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
+from dadpo_bench.exchange.reading import named_by
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import JsonObject, Order, Rating, Response, Verdict
 
@@ -58,11 +59,11 @@ class Parcel(NamedTuple):
     def renamed(self, names: Mapping[str, str]) -> Parcel:
         """With other names of contestants, old → new.
 
-        Raises `UserError` for a name that no contestant has, or that another has already.
+        Raises `UserError` for a name that no contestant has, that another has already, or that is none.
         """
         if unknown := set(names) - set(self.responses):
             raise UserError(f"--rename: {registry.unknown('contestant', min(unknown), sorted(self.responses))}")
-        new = {name: names.get(name, name) for name in self.responses}
+        new = {name: named_by("--rename", names.get(name, name)) for name in self.responses}
         if len(set(new.values())) < len(new):
             raise UserError("--rename: two contestants would have the same name")
         judged = [

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Prompt
 
-
 ID, LABEL = 200, 80
 """Characters of a prompt's id and category at most: stores keep no longer ones."""
 

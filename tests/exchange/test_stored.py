@@ -138,6 +138,8 @@ def test_of_several_boards_one_is_chosen(own: Path, tmp_path: Path) -> None:
         (["import", "jsonl", "none.jsonl"], "none.jsonl: No such file"),
         (["import", "jsonl"], "FILE"),
         (["import", "jsonl", "own.jsonl", "--task", "x" * 300], "--task: a name has 1 to 200 characters"),
+        (["import", "jsonl", "own.jsonl", "--rename", "m=\x1b[31m"], "--rename: a name has 1 to 200 characters"),
+        (["import", "jsonl", "own.jsonl", "--rename", "m=" + "x" * 500], "--rename: a name has 1 to 200 characters"),
         (["import", "jsonl", "own.jsonl", "--baseline", ""], "--baseline: a name has 1 to 200 characters"),
         (["export", "jsonl"], "no store at"),
     ],

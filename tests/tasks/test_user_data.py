@@ -58,7 +58,10 @@ def test_a_record_is_read_by_the_columns_it_has(record: dict[str, Any], turns: t
         ({"messages": "x"}, "here: messages are a list of objects with role and content"),
         ({"question": 3}, "here: no text 'question'"),
         ({"question": "x", "id": "i" * 201}, "here: a prompt has an id of at most 200 characters"),
-        ({"question": "x", "category": "c" * 81}, "here: a prompt has an id of at most 200 characters, a category of at"),
+        (
+            {"question": "x", "category": "c" * 81},
+            "here: a prompt has an id of at most 200 characters, a category of at",
+        ),
     ],
 )
 def test_a_record_that_is_no_prompt_is_refused_with_its_place(record: dict[str, Any], said: str) -> None:
