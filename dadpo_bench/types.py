@@ -185,8 +185,8 @@ class Rating(Asked):
 
     value: float | None
     """None where the response could not be scored; `reason` says why."""
-    by_turn: tuple[float, ...] = ()
-    """The score of each turn, where turns are scored apart; `value` is their mean."""
+    by_turn: tuple[float | None, ...] = ()
+    """The score of each turn, where turns are scored apart; `value` is their mean, and None where one is missing."""
 
     def against(self, baseline: Rating) -> Verdict:
         """What two ratings of a prompt's responses say of them: the higher wins, equal ones tie."""

@@ -129,7 +129,8 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Single-answer judgments, with answers and questions where those are among the files.
 
     Without them a conversation is what the judge was shown. A rating is read anew from the judge's words. Where the
-    two differ the stored one counts, and a remark tells it. A response of which one turn could not be read is unscored.
+    two differ the stored one counts, and a remark tells it. A response of which one turn was not judged, or
+    could not be read (−1), is unscored where it is compared; its other turns count in single scores, as in FastChat's.
     """
     found = _read(paths)
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
@@ -211,16 +212,16 @@ def _between(text: str, start: str, end: str) -> str | None:
 
 
 def _rating(response: Response, turns: Mapping[int, tuple[str, _Judgment]]) -> Rating:
-    said = [record for _, (_, record) in sorted(turns.items())]
-    kept = {"raw": json.dumps([record.model_dump(mode="json") for record in said], ensure_ascii=False)}
-    missing = [n for n in range(1, len(response.replies) + 1) if n not in turns]
-    if missing:
-        return Rating(value=None, reason=f"turn {missing[0]} was not judged", **kept)
-    unread = next((record for record in said if record.score == _UNREAD), None)
-    if unread is not None:
-        return Rating(value=None, reason=f"unparsable (turn {unread.turn})", **kept)
-    values = tuple(record.score for record in said)
-    return Rating(value=fmean(values), by_turn=values, **kept)
+    said = {turn: record for turn, (_, record) in sorted(turns.items())}
+    raw = json.dumps([record.model_dump(mode="json") for record in said.values()], ensure_ascii=False)
+    asked = range(1, len(response.replies) + 1)
+    by_turn = tuple(said[n].score if n in said and said[n].score != _UNREAD else None for n in asked)
+    values = [score for score in by_turn if score is not None]
+    if len(values) == len(by_turn):
+        return Rating(value=fmean(values), by_turn=by_turn, raw=raw)
+    gap = by_turn.index(None) + 1
+    reason = f"unparsable (turn {gap})" if gap in said else f"turn {gap} was not judged"
+    return Rating(value=None, by_turn=by_turn if values else (), reason=reason, raw=raw)
 
 
 def _differences(turns: Mapping[int, tuple[str, _Judgment]]) -> Iterator[str]:
@@ -281,9 +282,9 @@ def _turns(judge: JudgedBy, judgment: Judgment, question: int | str) -> Iterator
         yield from ({**record, **who} for record in stored)
         return
     values = said.by_turn or (() if said.value is None else (said.value,))
-    for turn, value in enumerate(values or (_UNREAD,), 1):
+    for turn, value in enumerate(values or (None,), 1):
         how = {"judge": [judge.name, "dadpo-bench"], "user_prompt": "", "judgment": said.raw}
-        yield {**who, **how, "score": value, "turn": turn}
+        yield {**who, **how, "score": _UNREAD if value is None else value, "turn": turn}
 
 
 def _records(raw: str) -> list[dict[str, Any]]:

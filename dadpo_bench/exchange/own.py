@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -20,6 +21,10 @@ from dadpo_bench.types import JsonObject, Order, Outcome, Prompt, Rating, Reply,
 _WHAT = "dadpo-bench's JSON Lines"
 _MOST = 2**31
 """Beyond every count and score; databases keep no larger integers."""
+
+
+_ROUNDED = 1e-6
+"""Between a rating and the mean of its turns."""
 
 
 class _Strict(Record):
@@ -148,18 +153,27 @@ def _judgment(line: _Said, judge: _Judge, prompt: Prompt, place: str) -> Judgmen
         what = "verdict" if judge.kind == "pairwise" else "rating"
         raise UserError(f"{place}: judge '{judge.judge}' is {judge.kind}, so its lines have a {what}")
     counts = (said.tokens, said.answer_tokens)
-    sizes = (said.seconds, *([said.value or 0.0, *said.by_turn] if isinstance(said, Rating) else ()))
-    if not all(0 <= count < _MOST for count in counts) or any(abs(size) > _MOST for size in sizes):
+    sizes = (said.seconds, *((said.value, *said.by_turn) if isinstance(said, Rating) else ()))
+    if not all(0 <= count < _MOST for count in counts) or any(abs(size or 0) > _MOST for size in sizes):
         raise UserError(f"{place}: a number beyond what databases keep")
     if max(len(said.reason), len(said.resolved_model), len(said.fingerprint)) > 200:
         raise UserError(f"{place}: reason, resolved_model and fingerprint have at most 200 characters")
     if isinstance(said, Rating):
-        if len(said.by_turn) not in (0, len(prompt.turns)):
-            turns = counted(len(prompt.turns), "turns")
-            raise UserError(f"{place}: by_turn has {counted(len(said.by_turn), 'ratings')}, the prompt {turns}")
+        _check_turns(said, prompt, place)
     elif said.preference is not None and said.outcome is not Outcome.of(said.preference):
         raise UserError(f"{place}: outcome {said.outcome} and preference {said.preference:g} contradict each other")
     return Judgment(line.of, prompt.key, said, line.order)
+
+
+def _check_turns(said: Rating, prompt: Prompt, place: str) -> None:
+    """Raises `UserError` where the ratings of turns are not those of the prompt's, or contradict the whole."""
+    if len(said.by_turn) not in (0, len(prompt.turns)):
+        turns = counted(len(prompt.turns), "turns")
+        raise UserError(f"{place}: by_turn has {counted(len(said.by_turn), 'ratings')}, the prompt {turns}")
+    given = [turn for turn in said.by_turn if turn is not None]
+    mean = fmean(given) if given and len(given) == len(said.by_turn) else None
+    if said.by_turn and ((said.value is None) != (mean is None) or abs((said.value or 0) - (mean or 0)) > _ROUNDED):
+        raise UserError(f"{place}: value {said.value} is not the mean of by_turn (null where a turn has none)")
 
 
 def write(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]:

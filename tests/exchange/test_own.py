@@ -83,6 +83,14 @@ def test_a_panels_words_come_without_its_members(tmp_path: Path) -> None:
             "by_turn has 1 rating, the pro",
         ),
         (
+            {"by": "marks", "of": "m", "id": "p", "rating": {"value": 7, "by_turn": [7, 8]}},
+            "value 7.0 is not the mean of by_turn",
+        ),
+        (
+            {"by": "marks", "of": "m", "id": "p", "rating": {"value": 7, "by_turn": [7, None]}},
+            "value 7.0 is not the mean of by_turn (null where a turn has none)",
+        ),
+        (
             {"by": "pairs", "of": "m", "id": "p", "verdict": {"outcome": "win", "preference": 0.1}},
             "outcome win and preference 0.1 contradict each other",
         ),
