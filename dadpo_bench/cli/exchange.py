@@ -91,6 +91,8 @@ def import_(
     lines += [f"  {name}: {counted(count, 'responses')}" for name, count in kept.contestants.items()]
     lines += [f"  judge {name}: {counted(count, 'judgments')}" for name, count in kept.judged.items()]
     lines += [f"  unscored: {counted(kept.unscored, 'judgments')}"] if kept.unscored else []
+    if kept.differing:
+        lines += [f"  {counted(kept.differing, 'judgments')} unlike the stored ones, which stay"]
     if kept.baseline not in ("", *kept.contestants):
         lines += [f"  no responses of {kept.baseline} among the files"]
     lines += [*kept.remarks[: _SHOWN + 1]]

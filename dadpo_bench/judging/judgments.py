@@ -47,9 +47,9 @@ class _Named(Protocol):
 
 
 def told_apart(judges: Sequence[_Named]) -> list[str]:
-    """Their names, of which equal ones (with other settings) show the beginning of their key."""
+    """Their names, of which equal ones (with other settings) show the beginning of their key, no longer than a name."""
     names = [judge.name for judge in judges]
-    return [j.name if names.count(j.name) == 1 else f"{j.name} {j.key[:6]}" for j in judges]
+    return [j.name if names.count(j.name) == 1 else f"{j.name[:193]} {j.key[:6]}" for j in judges]
 
 
 class _Said(NamedTuple):

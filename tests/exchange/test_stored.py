@@ -36,6 +36,7 @@ def test_what_is_printed_for_machines_is_complete(own: Path) -> None:
         "contestants": {"b": 1, "m": 1},
         "judged": {"pairs": 2, "marks": 2},
         "unscored": 2,
+        "differing": 0,
         "remarks": [],
         "board": "results/local.md",
     }
