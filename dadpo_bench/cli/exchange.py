@@ -78,10 +78,16 @@ def import_(
     from dadpo_bench.store import open_store
 
     names = dict(_renaming(pair) for pair in rename or ())
-    parcel = format_named(format).read(files, wanted(task, baseline)).renamed(names)
-    with closing(open_store(store)) as opened:
-        kept = keep(opened, parcel)
-        board = write_board(opened)
+    chosen, meant, errors = format_named(format), wanted(task, baseline), Console(stderr=True)
+    progress = Reporter(errors, quiet=not errors.is_terminal)
+    with progress.running():
+        with progress.bar("read", len(files), "files") as bar:
+            parcel = chosen.read(files, meant._replace(told=bar.advance)).renamed(names)
+        with closing(open_store(store)) as opened:
+            kept = keep(opened, parcel, progress)
+            with progress.bar("show", 1, "boards") as bar:
+                board = write_board(opened)
+                bar.advance()
     if as_json:
         typer.echo(json.dumps({**kept._asdict(), "board": str(board)}, indent=1))
         return

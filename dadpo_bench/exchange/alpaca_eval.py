@@ -68,7 +68,7 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     baselines: set[str] = set()
     said: set[tuple[str, str, str]] = set()
     other: list[str] = []
-    for place, found in records(paths, _WHAT, {"annotator": _Annotation}):
+    for place, found in records(paths, wanted.told, _WHAT, {"annotator": _Annotation}):
         if found.preference is not None and not (found.preference == 0 or 1 <= found.preference <= 2):
             raise UserError(f"{place}: preference {found.preference:g} is neither 0 nor from 1 to 2")
         if found.generator_1 == found.generator_2:
@@ -206,7 +206,7 @@ def read_outputs(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Outputs of any number of contestants, for the board of the baseline among them, else of the task's own."""
     prompts: dict[str, Prompt] = {}
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
-    for place, found in records(paths, _WHAT, {"generator": _Output}):
+    for place, found in records(paths, wanted.told, _WHAT, {"generator": _Output}):
         prompt = _prompt(found.instruction, found.dataset, place)
         prompt = prompts.setdefault(prompt.key, prompt)
         if prompt.key in responses[found.generator]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +141,7 @@ class _Read(NamedTuple):
             self.halves[uid] = half
 
 
-def _read(paths: Sequence[Path]) -> _Read:
+def _read(paths: Sequence[Path], told: Callable[[], None]) -> _Read:
     kinds: Mapping[str, type[Record]] = {
         "messages": _Answer,
         "choices": _Answer,
@@ -151,7 +151,7 @@ def _read(paths: Sequence[Path]) -> _Read:
     }
     found = _Read({}, {}, defaultdict(dict), {})
     asked: dict[str, Prompt] = {}
-    for place, record in records(paths, _WHAT, kinds):
+    for place, record in records(paths, told, _WHAT, kinds):
         if isinstance(record, _Question):
             prompt = checked(Prompt(id=record.uid, turns=(record.text,), category=record.label), place)
             if found.prompts.setdefault(record.uid, prompt) != prompt:
@@ -206,7 +206,7 @@ def _parcel(found: _Read, wanted: Wanted, baseline: str) -> Parcel:
 
 def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Answers of any number of models, for the board against the baseline of these questions where they have one."""
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     if not found.answers:
         raise UserError(f"{', '.join(map(str, paths))}: no answer")
     own = {found.halves[uid].baseline for given in found.answers.values() for uid in given if uid in found.halves}
@@ -220,7 +220,7 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     counts, and a remark tells it. Five levels are preferences 1, ¾, ½, ¼, 0: Arena-Hard itself counts the outer two
     thrice. Raises `UserError` where an answer is missing, or judgments name several baselines and nobody chose.
     """
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     chosen: list[tuple[str, _Judgment]] = []
     against: set[str] = set()
     for place, record in found.judgments.values():

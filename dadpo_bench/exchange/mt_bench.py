@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ class _Read(NamedTuple):
     """By judge, model and question, then by turn; the place first."""
 
 
-def _read(paths: Sequence[Path]) -> _Read:
+def _read(paths: Sequence[Path], told: Callable[[], None]) -> _Read:
     kinds: Mapping[str, type[Record]] = {
         "choices": _Answer,
         "judgment": _Judgment,
@@ -77,7 +77,7 @@ def _read(paths: Sequence[Path]) -> _Read:
         "g1_winner": _Pair,
     }
     found = _Read({}, {}, defaultdict(dict))
-    for place, record in records(paths, _WHAT, kinds):
+    for place, record in records(paths, told, _WHAT, kinds):
         if isinstance(record, _Question):
             fields = {"turns": record.turns, "category": record.category, "reference": record.reference}
             prompt = checked(Prompt(id=record.question_id, **fields), place)
@@ -99,7 +99,7 @@ def _read(paths: Sequence[Path]) -> _Read:
 
 def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Answers of any number of models. Their questions come with them (question.jsonl), or are the task's."""
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     for (model, question), turns in found.answers.items():
         prompt = _question(found.questions, question)
@@ -132,7 +132,7 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     two differ the stored one counts, and a remark tells it. A response of which one turn was not judged, or
     could not be read (−1), is unscored where it is compared; its other turns count in single scores, as in FastChat's.
     """
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     judged: dict[str, list[Judgment]] = defaultdict(list)
     other: list[str] = []

@@ -110,7 +110,7 @@ def read(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     judges: dict[str, tuple[_Judge, dict[tuple[str, str, Order], Judgment]]] = {}
     known: dict[str, Who] = {}
-    for place, line in records(paths, _WHAT, _KINDS):
+    for place, line in records(paths, wanted.told, _WHAT, _KINDS):
         if isinstance(line, _Head):
             if head not in (None, line):
                 raise UserError(f"{place}: another task or baseline than before; import them apart")

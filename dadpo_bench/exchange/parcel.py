@@ -94,12 +94,14 @@ class Parcel(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a person says of files that do not say it themselves."""
+    """What a person says of files that do not say it themselves, and hears while they are read."""
 
     task: str | None = None
     """The task's name, where the files' format has no better one."""
     baseline: str | None = None
     """Whom the contestants are compared with, where the files name several or nobody."""
+    told: Callable[[], None] = lambda: None
+    """Called as each file has been read."""
 
 
 class Format(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -45,8 +45,10 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
-def records(paths: Sequence[Path], what: str, kinds: Mapping[str, type[R]]) -> Iterator[tuple[str, R]]:
-    """(place, record) of every file; `kinds` tells a record's kind by a field that only it has.
+def records(
+    paths: Sequence[Path], told: Callable[[], None], what: str, kinds: Mapping[str, type[R]]
+) -> Iterator[tuple[str, R]]:
+    """(place, record) of every file, each told when it is read; `kinds` tells a record's kind by a field of its own.
 
     Raises `UserError` for a file that cannot be read, a record of no kind, or one that is not as its kind should be.
     """
@@ -57,6 +59,7 @@ def records(paths: Sequence[Path], what: str, kinds: Mapping[str, type[R]]) -> I
             if kind is None:
                 raise UserError(f"{place}: nothing of {what} (a record has one of: {', '.join(kinds)})")
             yield place, checked(kind, record, place, what)
+        told()
 
 
 def checked(kind: type[R], record: Any, place: str, what: str) -> R:

@@ -16,6 +16,7 @@ from dadpo_bench.exchange.parcel import JudgedBy, Judgment, Parcel, Who
 from dadpo_bench.judging.judgments import judge_key, told_apart
 from dadpo_bench.open_board import open_baseline, open_protocol
 from dadpo_bench.panels import BASELINES
+from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.scores import save_scores
 from dadpo_bench.store import Store, insert_missing, save_task, schema
 from dadpo_bench.store.judgments import keep_judgments
@@ -42,7 +43,7 @@ class Kept(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def keep(store: Store, parcel: Parcel) -> Kept:
+def keep(store: Store, parcel: Parcel, reporter: Reporter | None = None) -> Kept:
     """Put a parcel into a store, all of it or nothing, and score it; judgments that are there stay as they are.
 
     Raises `UserError` where the store has another answer of somebody, two prompts of the parcel are equal, or nothing
@@ -52,7 +53,12 @@ def keep(store: Store, parcel: Parcel) -> Kept:
     judges = _by_key(parcel.judged)
     contestants: Counter[str] = Counter()
     differing = 0
-    with store.write() as session:
+    bar = (reporter or silent()).bar
+    with (
+        bar("keep", len(parcel.responses), "contestants") as answered,
+        bar("keep", len(judges), "judges") as heard,
+        store.write() as session,
+    ):
         insert_missing(session, schema.Protocol, [protocol])
         scored = {judge.key for judge in session.scalars(scorers(protocol["key"]))}
         task, prompts = settled(session, protocol["key"], parcel.task)
@@ -64,14 +70,19 @@ def keep(store: Store, parcel: Parcel) -> Kept:
             kept = keep_contestant(session, protocol["key"], task, who, kind, own)
             keys |= {(name, prompt): key for prompt, key in kept.items()}
             contestants[who.name] += len(kept)
+            answered.advance()
         for key, judge in judges.items():
             row = {"key": key, "name": judge.name, "kind": judge.kind, "proxy": judge.proxy, "identity": judge.identity}
             insert_missing(session, schema.Judge, [row])
             if (known := session.get_one(schema.Judge, key)).kind != judge.kind:
                 raise UserError(f"judge '{judge.name}' is {judge.kind}; the store knows it as {known.kind}")
             differing += _keep_judgments(session, key, judge, keys, parcel.baseline)
-    for key in sorted(scored | set(judges)):
-        save_scores(store, protocol["key"], key)
+            heard.advance()
+    sections = sorted(scored | set(judges))
+    with bar("score", len(sections), "judges") as done:
+        for key in sections:
+            save_scores(store, protocol["key"], key)
+            done.advance()
     said = [judgment.said for judge in parcel.judged for judgment in judge.judgments]
     return Kept(
         task.name,
