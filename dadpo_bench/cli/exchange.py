@@ -23,7 +23,7 @@ Put other programs' responses and judgments into a store: they stand on its boar
 
 Contestants of one task and baseline share a board, whichever file they come from, and when. Stored labels count; the
 judge's own words are read again, and what follows from them otherwise is told. All of a call's files or none are kept;
-importing them again changes nothing.
+importing them again changes nothing. Judgments that are stored stay: how many files say otherwise is told.
 
 Examples:
 
@@ -41,6 +41,11 @@ Examples:
 _EXPORT = """
 Write a store's responses and judgments as other programs read them; `import` reads them back.
 
+Our own lines (jsonl) carry the prompts, every contestant's answers, seed, settings and KL, and what judges said and
+when: imported, they give the rows that the store has. Not carried: canaries, and what is known of models and runs
+(weights, training, signals, sampling, a panel's members, what judge-eval found). In other programs' files every seed is
+a contestant of its own, named dadpo-seed0. Judges of one name show the beginning of their key, which --judge takes.
+
 Examples:
 
   dadpo-bench export alpaca-eval-annotations --task alpaca_eval_2 --out annotations
@@ -49,7 +54,7 @@ Examples:
 
   dadpo-bench export arena-hard-answers --task general --contestant dadpo --store results/reference.sqlite3
 
-  dadpo-bench export jsonl --task general                     (everything, one file)
+  dadpo-bench export jsonl --task general                     (one file)
 """
 
 _SHOWN = 5

@@ -1,4 +1,7 @@
-"""Our own JSON Lines: everything that a parcel holds, a line each, the task's prompts first."""
+"""Our own JSON Lines: everything that a parcel holds, a line each, the task's prompts first.
+
+`stored.gather` says what of a store a parcel does not carry.
+"""
 
 from __future__ import annotations
 
@@ -251,4 +254,4 @@ def write(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]
     yield (f"{task.name}.jsonl",), lines
 
 
-JSONL = Format("everything that a store holds of one task, our own lines (.jsonl)", read, write)
+JSONL = Format("our own lines of one task: answers, seeds, settings, KL and judgments (.jsonl)", read, write)
