@@ -77,6 +77,8 @@ def _csv(text: str, path: Path) -> Iterator[tuple[str, Any]]:
             place, begins = f"{path}, line {begins}", rows.line_num + 1
             if names is None:
                 names = row
+                if twice := next((name for name in names if names.count(name) > 1), None):
+                    raise UserError(f"{place}: two columns are called '{twice}'")
             elif row:
                 if len(row) != len(names):
                     raise UserError(f"{place}: {len(row)} fields where the first line names {len(names)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -50,10 +51,11 @@ class Single:
     """What a judge of single answers gave, in its own unit (1 to 10 for MT-Bench); null for proxies."""
 
     single_score: float | None = None
-    """Mean over prompts, of each the mean over its turns."""
+    """Mean over all turns that have a score, as FastChat's; of prompts that are scored as a whole, over those."""
     single_prompts: int = 0
-    single_by_turn: tuple[float, ...] = ()
-    """Mean over the prompts that have the turn."""
+    """Of which a turn has a score: where another has none, the prompt is unscored wherever it is compared."""
+    single_by_turn: tuple[float | None, ...] = ()
+    """Mean over the prompts of which the turn has a score."""
 
 
 @dataclass(frozen=True)
@@ -239,12 +241,15 @@ def _baseline(panel: Panel, entrant: Entrant) -> str:
 def _single(panel: Panel, entrant: Entrant) -> Single:
     if not panel.judgments.pointwise or panel.judge.proxy:
         return Single()
-    ratings = scoring.nanmean(panel.ratings(entrant), 0)
-    if np.isnan(ratings).all():
+    turns, whole = panel.ratings_by_turn(entrant), panel.ratings(entrant)
+    apart = scoring.nanmean(turns, 1)  # (turns, prompts), seeds averaged first
+    together = scoring.nanmean(np.where(np.isnan(turns).all(0), whole, np.nan), 0)
+    scored = np.vstack([apart, together])
+    if np.isnan(scored).all():
         return Single()
-    turns = (scoring.nanmean(turn, 0) for turn in panel.ratings_by_turn(entrant))
-    rated = int((~np.isnan(ratings)).sum())
-    return Single(float(np.nanmean(ratings)), rated, tuple(float(np.nanmean(turn)) for turn in turns))
+    means = (float(mean) for mean in scoring.nanmean(apart, 1))
+    rated = int((~np.isnan(scored).all(0)).sum())
+    return Single(float(np.nanmean(scored)), rated, tuple(None if math.isnan(mean) else mean for mean in means))
 
 
 def _texts(panel: Panel, entrant: Entrant) -> Texts:

@@ -137,6 +137,11 @@ class Outcome(StrEnum):
     loss = "loss"
     unscored = "unscored"
 
+    @classmethod
+    def of(cls, preference: float) -> Outcome:
+        """What a graded preference says: above, at or below ½."""
+        return cls.win if preference > 0.5 else cls.loss if preference < 0.5 else cls.tie
+
     def worth(self, preference: float | None = None) -> float | None:
         """What it gives the contestant: 1 a win, ½ a tie, 0 a loss, or the graded preference; None where unscored."""
         worth = {"win": 1.0, "tie": 0.5, "loss": 0.0}.get(self.value)
@@ -180,8 +185,8 @@ class Rating(Asked):
 
     value: float | None
     """None where the response could not be scored; `reason` says why."""
-    by_turn: tuple[float, ...] = ()
-    """The score of each turn, where turns are scored apart; `value` is their mean."""
+    by_turn: tuple[float | None, ...] = ()
+    """The score of each turn, where turns are scored apart; `value` is their mean, and None where one is missing."""
 
     def against(self, baseline: Rating) -> Verdict:
         """What two ratings of a prompt's responses say of them: the higher wins, equal ones tie."""

@@ -23,7 +23,7 @@ Put other programs' responses and judgments into a store: they stand on its boar
 
 Contestants of one task and baseline share a board, whichever file they come from, and when. Stored labels count; the
 judge's own words are read again, and what follows from them otherwise is told. All of a call's files or none are kept;
-importing them again changes nothing.
+importing them again changes nothing. Judgments that are stored stay: how many files say otherwise is told.
 
 Examples:
 
@@ -41,6 +41,11 @@ Examples:
 _EXPORT = """
 Write a store's responses and judgments as other programs read them; `import` reads them back.
 
+Our own lines (jsonl) carry the prompts, every contestant's answers, seed, settings and KL, and what judges said and
+when: imported, they give the rows that the store has. Not carried: canaries, and what is known of models and runs
+(weights, training, signals, sampling, a panel's members, what judge-eval found). In other programs' files every seed is
+a contestant of its own, named dadpo-seed0. Judges of one name show the beginning of their key, which --judge takes.
+
 Examples:
 
   dadpo-bench export alpaca-eval-annotations --task alpaca_eval_2 --out annotations
@@ -49,7 +54,7 @@ Examples:
 
   dadpo-bench export arena-hard-answers --task general --contestant dadpo --store results/reference.sqlite3
 
-  dadpo-bench export jsonl --task general                     (everything, one file)
+  dadpo-bench export jsonl --task general                     (one file)
 """
 
 _SHOWN = 5
@@ -78,10 +83,16 @@ def import_(
     from dadpo_bench.store import open_store
 
     names = dict(_renaming(pair) for pair in rename or ())
-    parcel = format_named(format).read(files, wanted(task, baseline)).renamed(names)
-    with closing(open_store(store)) as opened:
-        kept = keep(opened, parcel)
-        board = write_board(opened)
+    chosen, meant, errors = format_named(format), wanted(task, baseline), Console(stderr=True)
+    progress = Reporter(errors, quiet=not errors.is_terminal)
+    with progress.running():
+        with progress.bar("read", len(files), "files") as bar:
+            parcel = chosen.read(files, meant._replace(told=bar.advance)).renamed(names)
+        with closing(open_store(store)) as opened:
+            kept = keep(opened, parcel, progress)
+            with progress.bar("show", 1, "boards") as bar:
+                board = write_board(opened)
+                bar.advance()
     if as_json:
         typer.echo(json.dumps({**kept._asdict(), "board": str(board)}, indent=1))
         return
@@ -91,6 +102,8 @@ def import_(
     lines += [f"  {name}: {counted(count, 'responses')}" for name, count in kept.contestants.items()]
     lines += [f"  judge {name}: {counted(count, 'judgments')}" for name, count in kept.judged.items()]
     lines += [f"  unscored: {counted(kept.unscored, 'judgments')}"] if kept.unscored else []
+    if kept.differing:
+        lines += [f"  {counted(kept.differing, 'judgments')} unlike the stored ones, which stay"]
     if kept.baseline not in ("", *kept.contestants):
         lines += [f"  no responses of {kept.baseline} among the files"]
     lines += [*kept.remarks[: _SHOWN + 1]]

@@ -12,7 +12,7 @@ from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange import alpaca_eval, arena_hard, mt_bench, own
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.exchange.reading import named
+from dadpo_bench.exchange.reading import named_by
 
 __all__ = ["FORMATS", "Format", "JudgedBy", "Judgment", "Parcel", "Wanted", "format_named", "wanted"]
 
@@ -37,8 +37,6 @@ def format_named(name: str) -> Format:
 def wanted(task: str | None, baseline: str | None) -> Wanted:
     """Raises `UserError` where a name is none."""
     for option, name in (("--task", task), ("--baseline", baseline)):
-        try:
-            named("-" if name is None else name)
-        except ValueError as error:
-            raise UserError(f"{option}: {error}") from error
+        if name is not None:
+            named_by(option, name)
     return Wanted(task=task, baseline=baseline)

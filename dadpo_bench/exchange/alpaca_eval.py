@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
 from dadpo_bench.exchange.reading import Label, Name, Record, records
 from dadpo_bench.tasks import Task
+from dadpo_bench.tasks.data_set import checked
 from dadpo_bench.types import Order, Outcome, Prompt, Reply, Response, Verdict, content_key
 
 _WHAT = "AlpacaEval"
@@ -36,14 +35,14 @@ _ROUNDED = 1e-6
 
 
 class _Output(Record):
-    instruction: str = Field(min_length=1)
+    instruction: str
     output: str
     generator: Name
     dataset: Label | None = None
 
 
 class _Annotation(Record):
-    instruction: str = Field(min_length=1)
+    instruction: str
     output_1: str
     generator_1: Name
     output_2: str
@@ -69,7 +68,7 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     baselines: set[str] = set()
     said: set[tuple[str, str, str]] = set()
     other: list[str] = []
-    for place, found in records(paths, _WHAT, {"annotator": _Annotation}):
+    for place, found in records(paths, wanted.told, _WHAT, {"annotator": _Annotation}):
         if found.preference is not None and not (found.preference == 0 or 1 <= found.preference <= 2):
             raise UserError(f"{place}: preference {found.preference:g} is neither 0 nor from 1 to 2")
         if found.generator_1 == found.generator_2:
@@ -79,7 +78,7 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
         baselines.add(found.generator_1)
         if len(baselines) > 1:
             raise UserError(f"{place}: another baseline ({' and '.join(sorted(baselines))}); choose with --baseline")
-        prompt = _prompt(found.instruction, found.dataset)
+        prompt = _prompt(found.instruction, found.dataset, place)
         prompt = prompts.setdefault(prompt.key, prompt)
         if (found.annotator, found.generator_2, prompt.key) in said:
             raise UserError(f"{place}: a second annotation of '{found.generator_2}' on the same instruction")
@@ -108,9 +107,9 @@ def read_annotations(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     )
 
 
-def _prompt(instruction: str, dataset: str | None) -> Prompt:
+def _prompt(instruction: str, dataset: str | None, place: str) -> Prompt:
     long = f" {content_key(instruction)[:8]}" if len(instruction) > _ID else ""
-    return Prompt(id=instruction[:_ID] + long, turns=(instruction,), category=dataset or "")
+    return checked(Prompt(id=instruction[:_ID] + long, turns=(instruction,), category=dataset or ""), place)
 
 
 def _identity(annotator: str) -> dict[str, str]:
@@ -141,8 +140,7 @@ def _verdict(found: _Annotation) -> tuple[Verdict, str]:
     if stored is None:
         return Verdict(outcome=Outcome.unscored, reason="no preference in the file", **kept), remark
     worth = stored - 1
-    outcome = Outcome.win if worth > 0.5 else Outcome.loss if worth < 0.5 else Outcome.tie
-    return Verdict(outcome=outcome, preference=worth, **kept), remark
+    return Verdict(outcome=Outcome.of(worth), preference=worth, **kept), remark
 
 
 def _tokens(raw: Any) -> int:
@@ -208,8 +206,8 @@ def read_outputs(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Outputs of any number of contestants, for the board of the baseline among them, else of the task's own."""
     prompts: dict[str, Prompt] = {}
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
-    for place, found in records(paths, _WHAT, {"generator": _Output}):
-        prompt = _prompt(found.instruction, found.dataset)
+    for place, found in records(paths, wanted.told, _WHAT, {"generator": _Output}):
+        prompt = _prompt(found.instruction, found.dataset, place)
         prompt = prompts.setdefault(prompt.key, prompt)
         if prompt.key in responses[found.generator]:
             raise UserError(f"{place}: a second output of '{found.generator}' to the same instruction")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Want
 from dadpo_bench.exchange.reading import Id, Label, Name, Record, records
 from dadpo_bench.tasks import Task
 from dadpo_bench.tasks.arena_hard import CREATIVE, HARD
+from dadpo_bench.tasks.data_set import checked
 from dadpo_bench.types import Order, Outcome, Prompt, Reply, Response, Verdict
 
 _WHAT = "Arena-Hard"
@@ -112,7 +113,8 @@ class _Game(Record):
     @field_validator("judgment", "user_prompt", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
-        return value.get("answer") if isinstance(value, Mapping) else "" if isinstance(value, list) else value
+        said = value.get("answer") if isinstance(value, Mapping) else value
+        return "" if said is None or isinstance(said, list) else said
 
 
 class _Judgment(Record):
@@ -139,7 +141,7 @@ class _Read(NamedTuple):
             self.halves[uid] = half
 
 
-def _read(paths: Sequence[Path]) -> _Read:
+def _read(paths: Sequence[Path], told: Callable[[], None]) -> _Read:
     kinds: Mapping[str, type[Record]] = {
         "messages": _Answer,
         "choices": _Answer,
@@ -149,9 +151,9 @@ def _read(paths: Sequence[Path]) -> _Read:
     }
     found = _Read({}, {}, defaultdict(dict), {})
     asked: dict[str, Prompt] = {}
-    for place, record in records(paths, _WHAT, kinds):
+    for place, record in records(paths, told, _WHAT, kinds):
         if isinstance(record, _Question):
-            prompt = Prompt(id=record.uid, turns=(record.text,), category=record.label)
+            prompt = checked(Prompt(id=record.uid, turns=(record.text,), category=record.label), place)
             if found.prompts.setdefault(record.uid, prompt) != prompt:
                 raise UserError(f"{place}: another question was called {record.uid} before")
             found.half_of(record.uid, record.category)
@@ -159,7 +161,7 @@ def _read(paths: Sequence[Path]) -> _Read:
             if found.answers[record.model].setdefault(record.uid, record.text) != record.text:
                 raise UserError(f"{place}: '{record.model}' answered {record.uid} otherwise before")
             if record.messages:
-                prompt = Prompt(id=record.uid, turns=(record.messages[-2].content,))
+                prompt = checked(Prompt(id=record.uid, turns=(record.messages[-2].content,)), place)
                 if asked.setdefault(record.uid, prompt) != prompt:
                     raise UserError(f"{place}: an answer to another text than before was given to {record.uid}")
         elif isinstance(record, _Judgment):
@@ -204,7 +206,7 @@ def _parcel(found: _Read, wanted: Wanted, baseline: str) -> Parcel:
 
 def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Answers of any number of models, for the board against the baseline of these questions where they have one."""
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     if not found.answers:
         raise UserError(f"{', '.join(map(str, paths))}: no answer")
     own = {found.halves[uid].baseline for given in found.answers.values() for uid in given if uid in found.halves}
@@ -218,7 +220,7 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     counts, and a remark tells it. Five levels are preferences 1, ¾, ½, ¼, 0: Arena-Hard itself counts the outer two
     thrice. Raises `UserError` where an answer is missing, or judgments name several baselines and nobody chose.
     """
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     chosen: list[tuple[str, _Judgment]] = []
     against: set[str] = set()
     for place, record in found.judgments.values():
@@ -287,8 +289,7 @@ def _verdict(game: _Game | None, order: Order, *, later: bool) -> tuple[Verdict,
     if worth is None:
         return Verdict(outcome=Outcome.unscored, reason="unparsable", **kept), remark
     worth = worth if order == "ab" else 1 - worth
-    outcome = Outcome.win if worth > 0.5 else Outcome.loss if worth < 0.5 else Outcome.tie
-    return Verdict(outcome=outcome, preference=worth, **kept), remark
+    return Verdict(outcome=Outcome.of(worth), preference=worth, **kept), remark
 
 
 Files = Iterator[tuple[tuple[str, ...], list[dict[str, Any]]]]

@@ -38,7 +38,8 @@ def write_files(folder: Path, files: Iterable[tuple[Sequence[str], Sequence[Any]
 
 def _plain(part: str) -> str:
     """A name of a judge or contestant as a file's: no separator, nothing hidden, none of a path's own words."""
-    stem, suffix = re.fullmatch(r"(.*?)(\.jsonl?)?", part, re.DOTALL).groups("")  # type: ignore[union-attr]
+    suffix = next((ending for ending in (".json", ".jsonl") if part.endswith(ending)), "")
+    stem = part.removesuffix(suffix)
     plain = re.sub(r"[^\w.+-]", "_", stem).lstrip(".").encode()[:_LONGEST].decode(errors="ignore")
     return (plain or "_") + suffix
 

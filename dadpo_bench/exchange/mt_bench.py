@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
 from dadpo_bench.exchange.reading import Id, Label, Name, Record, records
 from dadpo_bench.tasks import Task
+from dadpo_bench.tasks.data_set import checked
 from dadpo_bench.types import Prompt, Rating, Reply, Response
 
 _WHAT = "MT-Bench"
@@ -68,7 +69,7 @@ class _Read(NamedTuple):
     """By judge, model and question, then by turn; the place first."""
 
 
-def _read(paths: Sequence[Path]) -> _Read:
+def _read(paths: Sequence[Path], told: Callable[[], None]) -> _Read:
     kinds: Mapping[str, type[Record]] = {
         "choices": _Answer,
         "judgment": _Judgment,
@@ -76,11 +77,10 @@ def _read(paths: Sequence[Path]) -> _Read:
         "g1_winner": _Pair,
     }
     found = _Read({}, {}, defaultdict(dict))
-    for place, record in records(paths, _WHAT, kinds):
+    for place, record in records(paths, told, _WHAT, kinds):
         if isinstance(record, _Question):
-            prompt = Prompt(
-                id=record.question_id, turns=record.turns, category=record.category, reference=record.reference
-            )
+            fields = {"turns": record.turns, "category": record.category, "reference": record.reference}
+            prompt = checked(Prompt(id=record.question_id, **fields), place)
             if found.questions.setdefault(prompt.id, prompt) != prompt:
                 raise UserError(f"{place}: another question was called {prompt.id} before")
         elif isinstance(record, _Answer):
@@ -99,7 +99,7 @@ def _read(paths: Sequence[Path]) -> _Read:
 
 def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Answers of any number of models. Their questions come with them (question.jsonl), or are the task's."""
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     for (model, question), turns in found.answers.items():
         prompt = _question(found.questions, question)
@@ -129,15 +129,19 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Single-answer judgments, with answers and questions where those are among the files.
 
     Without them a conversation is what the judge was shown. A rating is read anew from the judge's words. Where the
-    two differ the stored one counts, and a remark tells it. A response of which one turn could not be read is unscored.
+    two differ the stored one counts, and a remark tells it. A response of which one turn was not judged, or
+    could not be read (−1), is unscored where it is compared; its other turns count in single scores, as in FastChat's.
     """
-    found = _read(paths)
+    found = _read(paths, wanted.told)
     responses: dict[str, dict[str, Response]] = defaultdict(dict)
     judged: dict[str, list[Judgment]] = defaultdict(list)
     other: list[str] = []
     # Whoever was shown the most turns first: they are the question.
     for (judge, model, question), turns in sorted(found.judgments.items(), key=lambda item: -len(item[1])):
         response = _judged_response(found, model, question, turns)
+        if beyond := next((turn for turn in turns if turn > len(response.replies)), None):
+            asked = counted(len(response.replies), "turns")
+            raise UserError(f"{turns[beyond][0]}: a judgment of turn {beyond} where the question has {asked}")
         responses[model][response.prompt.key] = response
         judged[judge].append(Judgment(model, response.prompt.key, _rating(response, turns)))
         other += _differences(turns)
@@ -159,7 +163,8 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
 
 
 def _judged_response(found: _Read, model: str, question: str, turns: Mapping[int, tuple[str, _Judgment]]) -> Response:
-    whose = f"'{model}', question {question}"
+    place = next(iter(turns.values()))[0]
+    whose = f"{place}: '{model}', question {question}"
     shown = {turn: record.user_prompt for turn, (_, record) in sorted(turns.items())}
     if (model, question) in found.answers:
         return _response(_question(found.questions, question), found.answers[model, question], whose)
@@ -167,7 +172,7 @@ def _judged_response(found: _Read, model: str, question: str, turns: Mapping[int
     if conversation is None:
         raise UserError(f"{whose}: the judge's prompt shows no answer; name the model's answer file among the files")
     said, replies = conversation
-    prompt = found.questions.setdefault(question, Prompt(id=question, turns=said))
+    prompt = found.questions.setdefault(question, checked(Prompt(id=question, turns=said), whose))
     if prompt.turns[: len(said)] != said:
         raise UserError(
             f"{whose}: the judge was shown another question; name MT-Bench's question.jsonl among the files"
@@ -207,16 +212,16 @@ def _between(text: str, start: str, end: str) -> str | None:
 
 
 def _rating(response: Response, turns: Mapping[int, tuple[str, _Judgment]]) -> Rating:
-    said = [record for _, (_, record) in sorted(turns.items())]
-    kept = {"raw": json.dumps([record.model_dump(mode="json") for record in said], ensure_ascii=False)}
-    missing = [n for n in range(1, len(response.replies) + 1) if n not in turns]
-    if missing:
-        return Rating(value=None, reason=f"turn {missing[0]} was not judged", **kept)
-    unread = next((record for record in said if record.score == _UNREAD), None)
-    if unread is not None:
-        return Rating(value=None, reason=f"unparsable (turn {unread.turn})", **kept)
-    values = tuple(record.score for record in said)
-    return Rating(value=fmean(values), by_turn=values, **kept)
+    said = {turn: record for turn, (_, record) in sorted(turns.items())}
+    raw = json.dumps([record.model_dump(mode="json") for record in said.values()], ensure_ascii=False)
+    asked = range(1, len(response.replies) + 1)
+    by_turn = tuple(said[n].score if n in said and said[n].score != _UNREAD else None for n in asked)
+    values = [score for score in by_turn if score is not None]
+    if len(values) == len(by_turn):
+        return Rating(value=fmean(values), by_turn=by_turn, raw=raw)
+    gap = by_turn.index(None) + 1
+    reason = f"unparsable (turn {gap})" if gap in said else f"turn {gap} was not judged"
+    return Rating(value=None, by_turn=by_turn if values else (), reason=reason, raw=raw)
 
 
 def _differences(turns: Mapping[int, tuple[str, _Judgment]]) -> Iterator[str]:
@@ -277,9 +282,9 @@ def _turns(judge: JudgedBy, judgment: Judgment, question: int | str) -> Iterator
         yield from ({**record, **who} for record in stored)
         return
     values = said.by_turn or (() if said.value is None else (said.value,))
-    for turn, value in enumerate(values or (_UNREAD,), 1):
+    for turn, value in enumerate(values or (None,), 1):
         how = {"judge": [judge.name, "dadpo-bench"], "user_prompt": "", "judgment": said.raw}
-        yield {**who, **how, "score": value, "turn": turn}
+        yield {**who, **how, "score": _UNREAD if value is None else value, "turn": turn}
 
 
 def _records(raw: str) -> list[dict[str, Any]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
+from dadpo_bench.exchange.reading import named_by
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import JsonObject, Order, Rating, Response, Verdict
 
@@ -22,6 +25,8 @@ class Judgment(NamedTuple):
     said: Verdict | Rating
     order: Order = "ab"
     """Which response a pairwise judge saw first; says nothing of a rating."""
+    asked: datetime | None = None
+    """When, in UTC, where that is known."""
 
 
 class JudgedBy(NamedTuple):
@@ -37,6 +42,19 @@ class JudgedBy(NamedTuple):
     """Whether its numbers are no judgment of preference."""
 
 
+class Who(NamedTuple):
+    """A contestant as boards know it, where that is more than what a parcel calls it."""
+
+    name: str
+    """Training seeds of one name and equal settings are one row."""
+    trained: bool = False
+    """Whether it is a method's checkpoint."""
+    seed: int | None = None
+    settings: JsonObject = MappingProxyType({})
+    kl: tuple[float, float] | None = None
+    """From the teacher and to it, nats a token."""
+
+
 class Parcel(NamedTuple):
     """Contestants on one task, against one baseline."""
 
@@ -48,6 +66,12 @@ class Parcel(NamedTuple):
     judged: Sequence[JudgedBy] = ()
     remarks: Sequence[str] = ()
     """Where what was read anew differs from what the file says, a line each."""
+    known: Mapping[str, Who] = MappingProxyType({})
+    """By contestant's name here; of whom nothing else is known, that is its name on boards."""
+
+    def who(self, contestant: str) -> Who:
+        """What boards know of it."""
+        return self.known.get(contestant, Who(contestant))
 
     @property
     def ids(self) -> dict[str, str]:
@@ -56,30 +80,28 @@ class Parcel(NamedTuple):
         return {p.key: p.id if p.id and times[p.id] == 1 else p.key for p in self.task.prompts}
 
     def renamed(self, names: Mapping[str, str]) -> Parcel:
-        """With other names of contestants, old → new.
+        """With other names of contestants on boards, old → new.
 
-        Raises `UserError` for a name that no contestant has, or that another has already.
+        Raises `UserError` for a name that no contestant has, that another has already, or that is none.
         """
-        if unknown := set(names) - set(self.responses):
-            raise UserError(f"--rename: {registry.unknown('contestant', min(unknown), sorted(self.responses))}")
-        new = {name: names.get(name, name) for name in self.responses}
+        called = {one: self.who(one).name for one in (*self.responses, self.baseline) if one}
+        if unknown := set(names) - set(called.values()):
+            raise UserError(f"--rename: {registry.unknown('contestant', min(unknown), sorted(called.values()))}")
+        new = {name: named_by("--rename", names.get(name, name)) for name in called.values()}
         if len(set(new.values())) < len(new):
             raise UserError("--rename: two contestants would have the same name")
-        judged = [
-            by._replace(judgments=[said._replace(contestant=new[said.contestant]) for said in by.judgments])
-            for by in self.judged
-        ]
-        responses = {new[name]: given for name, given in self.responses.items()}
-        return self._replace(responses=responses, judged=judged, baseline=new.get(self.baseline, self.baseline))
+        return self._replace(known={one: self.who(one)._replace(name=new[name]) for one, name in called.items()})
 
 
 class Wanted(NamedTuple):
-    """What a person says of files that do not say it themselves."""
+    """What a person says of files that do not say it themselves, and hears while they are read."""
 
     task: str | None = None
     """The task's name, where the files' format has no better one."""
     baseline: str | None = None
     """Whom the contestants are compared with, where the files name several or nobody."""
+    told: Callable[[], None] = lambda: None
+    """Called as each file has been read."""
 
 
 class Format(NamedTuple):

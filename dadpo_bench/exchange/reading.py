@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dadpo_bench.errors import UserError
 from dadpo_bench.recipe import explain
 from dadpo_bench.records import read_records
+from dadpo_bench.tasks.data_set import ID, LABEL
 
 R = TypeVar("R", bound="Record")
 
@@ -22,11 +23,19 @@ def named(text: str) -> str:
     return text
 
 
+def named_by(option: str, text: str) -> str:
+    """The name that an option gives. Raises `UserError` where it is none."""
+    try:
+        return named(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from error
+
+
 Name = Annotated[str, AfterValidator(named)]
 """Of a contestant, a judge or a task."""
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+Id = Annotated[str, Field(min_length=1, max_length=ID)]
 """Of a prompt."""
-Label = Annotated[str, Field(max_length=80)]
+Label = Annotated[str, Field(max_length=LABEL)]
 """A prompt's category."""
 
 
@@ -36,8 +45,10 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
-def records(paths: Sequence[Path], what: str, kinds: Mapping[str, type[R]]) -> Iterator[tuple[str, R]]:
-    """(place, record) of every file; `kinds` tells a record's kind by a field that only it has.
+def records(
+    paths: Sequence[Path], told: Callable[[], None], what: str, kinds: Mapping[str, type[R]]
+) -> Iterator[tuple[str, R]]:
+    """(place, record) of every file, each told when it is read; `kinds` tells a record's kind by a field of its own.
 
     Raises `UserError` for a file that cannot be read, a record of no kind, or one that is not as its kind should be.
     """
@@ -48,11 +59,15 @@ def records(paths: Sequence[Path], what: str, kinds: Mapping[str, type[R]]) -> I
             if kind is None:
                 raise UserError(f"{place}: nothing of {what} (a record has one of: {', '.join(kinds)})")
             yield place, checked(kind, record, place, what)
+        told()
 
 
 def checked(kind: type[R], record: Any, place: str, what: str) -> R:
-    """The record as its kind reads it; raises `UserError` with the place."""
+    """The record as its kind reads it; raises `UserError` with the place, for what no database keeps too."""
     try:
-        return kind.model_validate(record)
+        found = kind.model_validate(record)
     except ValidationError as error:
         raise UserError(f"{place}: nothing of {what} ({explain(error, '')})") from error
+    if "\\u0000" in found.model_dump_json().replace("\\\\", ""):  # but for a backslash before u0000
+        raise UserError(f"{place}: it holds a NUL (\\u0000), which is no text")
+    return found

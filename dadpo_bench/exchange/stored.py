@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
-from dadpo_bench.exchange.parcel import JudgedBy, Judgment, Parcel
-from dadpo_bench.judging.judgments import judge_key
+from dadpo_bench.exchange.parcel import JudgedBy, Judgment, Parcel, Who
+from dadpo_bench.judging.judgments import judge_key, told_apart
 from dadpo_bench.open_board import open_baseline, open_protocol
 from dadpo_bench.panels import BASELINES
+from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.scores import save_scores
 from dadpo_bench.store import Store, insert_missing, save_task, schema
 from dadpo_bench.store.judgments import keep_judgments
@@ -33,50 +34,82 @@ class Kept(NamedTuple):
     prompts: int
     baseline: str
     contestants: dict[str, int]
-    """Responses of each, the baseline's among them."""
+    """Responses of each, of all its seeds, the baseline's among them."""
     judged: dict[str, int]
     """Judgments by judge."""
     unscored: int
+    differing: int
+    """Judgments that differ from the stored ones, which stay."""
     remarks: tuple[str, ...]
 
 
-def keep(store: Store, parcel: Parcel) -> Kept:
+def keep(store: Store, parcel: Parcel, reporter: Reporter | None = None) -> Kept:
     """Put a parcel into a store, all of it or nothing, and score it; judgments that are there stay as they are.
 
-    Raises `UserError` where the store has another answer of somebody, or two prompts of the parcel are equal.
+    Raises `UserError` where the store has another answer of somebody, two prompts of the parcel are equal, or nothing
+    tells two judges apart.
     """
-    protocol = open_protocol(parcel.task.name, parcel.baseline)
-    judges = {judge_key(_IMPORTED, identity): (judge, identity) for judge, identity in map(_alone, parcel.judged)}
-    with store.write() as session:
+    protocol = open_protocol(parcel.task.name, parcel.who(parcel.baseline).name)
+    judges = _by_key(parcel.judged)
+    contestants: Counter[str] = Counter()
+    differing = 0
+    bar = (reporter or silent()).bar
+    with (
+        bar("keep", len(parcel.responses), "contestants") as answered,
+        bar("keep", len(judges), "judges") as heard,
+        store.write() as session,
+    ):
         insert_missing(session, schema.Protocol, [protocol])
         scored = {judge.key for judge in session.scalars(scorers(protocol["key"]))}
         task, prompts = settled(session, protocol["key"], parcel.task)
         keys: dict[tuple[str, str], str] = {}
         for name, responses in parcel.responses.items():
-            kind = BASELINES[-1] if name == parcel.baseline else "entrant"
+            who = parcel.who(name)
+            kind = BASELINES[-1] if name == parcel.baseline else "method" if who.trained else "entrant"
             own = {prompt: r.model_copy(update={"prompt": prompts[prompt]}) for prompt, r in responses.items()}
-            keys |= keep_contestant(session, protocol["key"], task, name, kind, own)
-        for key, (judge, identity) in judges.items():
-            row = {"key": key, "name": judge.name, "kind": judge.kind, "proxy": judge.proxy, "identity": identity}
+            kept = keep_contestant(session, protocol["key"], task, who, kind, own)
+            keys |= {(name, prompt): key for prompt, key in kept.items()}
+            contestants[who.name] += len(kept)
+            answered.advance()
+        for key, judge in judges.items():
+            row = {"key": key, "name": judge.name, "kind": judge.kind, "proxy": judge.proxy, "identity": judge.identity}
             insert_missing(session, schema.Judge, [row])
-            _keep_judgments(session, key, judge, keys, parcel.baseline)
-    for key in sorted(scored | set(judges)):
-        save_scores(store, protocol["key"], key)
+            if (known := session.get_one(schema.Judge, key)).kind != judge.kind:
+                raise UserError(f"judge '{judge.name}' is {judge.kind}; the store knows it as {known.kind}")
+            differing += _keep_judgments(session, key, judge, keys, parcel.baseline)
+            heard.advance()
+    sections = sorted(scored | set(judges))
+    with bar("score", len(sections), "judges") as done:
+        for key in sections:
+            save_scores(store, protocol["key"], key)
+            done.advance()
     said = [judgment.said for judge in parcel.judged for judgment in judge.judgments]
     return Kept(
         task.name,
         len(task.prompts),
-        parcel.baseline,
-        {name: len(given) for name, given in parcel.responses.items()},
+        parcel.who(parcel.baseline).name,
+        dict(contestants),
         {judge.name: len(judge.judgments) for judge in parcel.judged},
-        sum((one.value if isinstance(one, Rating) else one.worth) is None for one in said),
+        sum(_figures(one)[0] is None for one in said),
+        differing,
         tuple(parcel.remarks),
     )
 
 
-def _alone(judge: JudgedBy) -> tuple[JudgedBy, dict[str, Any]]:
-    """A judge and its identity, without the members of a panel: what they said is not in the parcel."""
-    return judge, {name: value for name, value in judge.identity.items() if name != "panel"}
+def _by_key(judged: Sequence[JudgedBy]) -> dict[str, JudgedBy]:
+    """Judges by their keys here. What the members of a panel said is not in a parcel, so a hash stands for them."""
+    found: dict[str, JudgedBy] = {}
+    for judge in judged:
+        identity = {name: value for name, value in judge.identity.items() if name != "panel"}
+        if "panel" in judge.identity:
+            identity["imported_panel"] = content_key(judge.identity["panel"])
+        key = judge_key(_IMPORTED, identity)
+        if key in found:
+            raise UserError(
+                f"judges '{found[key].name}' and '{judge.name}' have one identity: nothing tells them apart"
+            )
+        found[key] = judge._replace(identity=identity)
+    return found
 
 
 def settled(session: Session, protocol_key: str, task: Task) -> tuple[Task, dict[str, Prompt]]:
@@ -116,6 +149,8 @@ def settled(session: Session, protocol_key: str, task: Task) -> tuple[Task, dict
             if (now := own[p.asks].key) != p.key:
                 session.execute(place.where(schema.Answer.prompt_key == p.key).values(prompt_key=now))
         session.execute(place.values(task_key=grown.key))
+        kl = update(schema.ContestantDivergence).where(schema.ContestantDivergence.contestant_key.in_(standing))
+        session.execute(kl.where(schema.ContestantDivergence.task_key == key).values(task_key=grown.key))
         _move_scores(session, protocol_key, key, grown.key)
     return grown, {p.key: own[p.asks] for p in task.prompts}
 
@@ -175,24 +210,27 @@ def _prompts(session: Session, task_key: str) -> tuple[Prompt, ...]:
 
 
 def keep_contestant(
-    session: Session, protocol_key: str, task: Task, name: str, kind: str, responses: Mapping[str, Response]
-) -> dict[tuple[str, str], str]:
+    session: Session, protocol_key: str, task: Task, who: Who, kind: str, responses: Mapping[str, Response]
+) -> dict[str, str]:
     """Note a contestant that was not made here and its answers.
 
-    Returns the key of each response, by name and key of `responses`, which is that of the prompt in a file. Raises
-    `UserError` where the board has other answers of it.
+    Returns the key of each response, by key of `responses`, which is that of the prompt in a file. Raises `UserError`
+    where the board has other answers of it.
     """
-    model_key = content_key(_IMPORTED, name)
-    contestant = contestant_row(protocol_key, name, kind, None, {}, model_key)
+    name, apart = who.name, [who.seed, dict(who.settings)] if who.seed is not None or who.settings else []
+    model_key = content_key(_IMPORTED, name, *apart)
+    contestant = contestant_row(protocol_key, name, kind, who.seed, {}, model_key)
+    if who.settings:  # whose method may be unknown here
+        contestant |= {"key": content_key(contestant["key"], dict(who.settings)), "settings": dict(who.settings)}
     upsert(session, schema.Contestant, [contestant])
     keys, rows = {}, []
     for prompt, response in responses.items():
         replies = [reply.text for reply in response.replies]
-        keys[name, prompt] = key = content_key(_IMPORTED, name, *response.prompt.asks, replies)
-        rows.append(response_row(key, response, model_key, model_key))
+        keys[prompt] = content_key(_IMPORTED, name, *apart, *response.prompt.asks, replies)
+        rows.append(response_row(keys[prompt], response, model_key, model_key))
     insert_missing(session, schema.Response, rows)
     place = {"contestant_key": contestant["key"], "task_key": task.key}
-    answers = [{**place, "prompt_key": r.prompt.key, "response_key": keys[name, p]} for p, r in responses.items()]
+    answers = [{**place, "prompt_key": r.prompt.key, "response_key": keys[p]} for p, r in responses.items()]
     before = {
         answer.prompt_key: answer.response_key for answer in session.scalars(select(schema.Answer).filter_by(**place))
     }
@@ -202,22 +240,47 @@ def keep_contestant(
                 f"the board has other answers of '{name}'; give these another name, or choose another --store"
             )
     insert_missing(session, schema.Answer, answers)
+    if who.kl:
+        row = {**place, **dict(zip(("from_teacher", "to_teacher"), who.kl, strict=True))}
+        insert_missing(session, schema.ContestantDivergence, [row])
     return keys
 
 
 def _keep_judgments(
     session: Session, key: str, judge: JudgedBy, responses: Mapping[tuple[str, str], str], baseline: str
-) -> None:
-    rows = []
+) -> int:
+    """Keep what a judge said; returns how often the store has another answer of it, which stays."""
+    stored = _stored(session, key, judge.kind)
+    rows, differing = [], 0
     for judgment in judge.judgments:
         ours = responses[judgment.contestant, judgment.prompt]
         place = {"response_key": ours}
         if judge.kind == "pairwise":
             theirs = responses[baseline, judgment.prompt]
             place = {"contestant_response": ours, "baseline_response": theirs, "order": judgment.order}
-        rows.append({"judge_key": key, "asked": datetime.now(UTC), **place, **judgment.said.model_dump(mode="json")})
+        figures = _figures(judgment.said)
+        differing += stored.get(tuple(place.values()), figures) != figures
+        asked = judgment.asked or datetime.now(UTC)
+        rows.append({"judge_key": key, "asked": asked, **place, **judgment.said.model_dump(mode="json")})
     if rows:
         keep_judgments(session, schema.Verdict if judge.kind == "pairwise" else schema.Rating, rows)
+    return differing
+
+
+def _figures(said: Verdict | Rating) -> tuple[float | None, ...]:
+    return (said.value, *said.by_turn) if isinstance(said, Rating) else (said.worth,)
+
+
+def _stored(session: Session, judge_key: str, kind: str) -> dict[tuple[str, ...], tuple[float | None, ...]]:
+    """What a judge scored, by the rest of its key: figures that nothing replaces."""
+    if kind == "pairwise":
+        v = schema.Verdict
+        query = select(v.contestant_response, v.baseline_response, v.order, v.outcome, v.preference)
+        rows = session.execute(query.where(v.judge_key == judge_key, v.outcome != str(Outcome.unscored)))
+        return {(*place,): (Outcome(outcome).worth(preference),) for *place, outcome, preference in rows}
+    r = schema.Rating
+    rated = session.execute(select(r.response_key, r.value, r.by_turn).where(r.judge_key == judge_key))
+    return {(key,): (value, *by_turn) for key, value, by_turn in rated if value is not None}
 
 
 _Answered = Mapping[str, Mapping[str, tuple[str, Response]]]
@@ -229,7 +292,11 @@ def gather(
 ) -> Parcel:
     """What a store holds of one task: every contestant's answers, and what one judge, or every one, said of them.
 
-    Of a trained contestant each seed is a contestant of its own. `board` is a board's title, or how its key begins.
+    Each seed of a trained contestant has a name of its own; `known` tells what they share. Judges of one name show the
+    beginning of their key. `judge` and `contestants` take these names and those of boards; `board` is a board's title,
+    or how its key begins. Not carried: canaries, and all that is known of models and runs (weights, training records,
+    signals, sampling, the members of a panel, what `judge-eval` found).
+
     Raises `UserError` where the store has no such task, board, judge or contestant, or several boards are meant.
     """
     with store.read() as session:
@@ -240,20 +307,21 @@ def gather(
             .where(schema.Contestant.protocol_key == protocol, schema.Contestant.kind != "canary")
             .order_by(schema.Contestant.name, schema.Contestant.seed, schema.Contestant.key)
         ).all()
-        names = _names(standing)
-        if unknown := set(contestants) - set(names):
-            raise UserError(registry.unknown("contestant", min(unknown), sorted(names)))
-        standard = next((name for name, c in zip(names, standing, strict=True) if c.kind in BASELINES), "")
+        named = dict(zip(_names(standing), standing, strict=True))
+        if unknown := set(contestants) - set(named) - {c.name for c in standing}:
+            raise UserError(registry.unknown("contestant", min(unknown), sorted(named)))
+        standard = next((name for name, c in named.items() if c.kind in BASELINES), "")
         baseline = standard or open_baseline(session.get_one(schema.Protocol, protocol).settings)
-        wanted = {name: c for name, c in zip(names, standing, strict=True) if not contestants or name in contestants}
-        wanted |= {name: c for name, c in zip(names, standing, strict=True) if name == baseline}
+        asked_for = {name for name, c in named.items() if not contestants or {name, c.name} & set(contestants)}
+        wanted = {name: c for name, c in named.items() if name in {*asked_for, baseline}}
         answered = {name: _answers(session, c.key, row.key, prompts) for name, c in sorted(wanted.items())}
         found = Task(name=row.name, domain=row.domain, split=row.split, prompts=prompts)
         return Parcel(
             found,
             {name: {p: response for p, (_, response) in given.items()} for name, given in answered.items() if given},
             baseline,
-            [_judged(session, each, answered, baseline) for each in _judges(session, protocol, judge)],
+            [_judged(session, called, each, answered, baseline) for called, each in _judges(session, protocol, judge)],
+            known={name: _who(session, c, row.key) for name, c in wanted.items() if name != baseline},
         )
 
 
@@ -285,10 +353,24 @@ def _board(session: Session, name: str | None, title: str | None) -> tuple[str, 
 def _names(contestants: Sequence[schema.Contestant]) -> list[str]:
     """A name each: with the seed where several have the same, with the key where that is not enough."""
     plain = [c.name for c in contestants]
-    seeded = [c.name if plain.count(c.name) == 1 or c.seed is None else f"{c.name}-seed{c.seed}" for c in contestants]
-    return [
-        name if seeded.count(name) == 1 else f"{name}-{c.key[:6]}" for name, c in zip(seeded, contestants, strict=True)
+    seeded = [
+        c.name if plain.count(c.name) == 1 or c.seed is None else f"{c.name[:180]}-seed{c.seed}" for c in contestants
     ]
+    return [
+        name if seeded.count(name) == 1 else f"{name[:193]}-{c.key[:6]}"
+        for name, c in zip(seeded, contestants, strict=True)
+    ]
+
+
+def _who(session: Session, contestant: schema.Contestant, task_key: str) -> Who:
+    found = session.get(schema.ContestantDivergence, (contestant.key, task_key))
+    return Who(
+        contestant.name,
+        contestant.kind == "method",
+        contestant.seed,
+        contestant.settings,
+        (found.from_teacher, found.to_teacher) if found else None,
+    )
 
 
 def _answers(
@@ -303,12 +385,13 @@ def _answers(
     return {p.key: (given[p.key].key, to_response(given[p.key], p)) for p in prompts if p.key in given}
 
 
-def _judges(session: Session, protocol: str, name: str | None) -> list[schema.Judge]:
-    """Who made the board's scores; the one of that name, or each."""
+def _judges(session: Session, protocol: str, name: str | None) -> list[tuple[str, schema.Judge]]:
+    """Who made the board's scores, told apart; those of that name, or each."""
     judges = sorted(session.scalars(scorers(protocol)), key=lambda j: (j.name, j.key))
-    found = [judge for judge in judges if name in (None, judge.name)]
+    called = list(zip(told_apart(judges), judges, strict=True))
+    found = [(apart, judge) for apart, judge in called if name in (None, apart, judge.name)]
     if name and not found:
-        raise UserError(registry.unknown("judge", name, [judge.name for judge in judges]))
+        raise UserError(registry.unknown("judge", name, [apart for apart, _ in called]))
     return found
 
 
@@ -318,7 +401,7 @@ def scorers(protocol: str) -> Select[schema.Judge]:
     return select(schema.Judge).where(schema.Judge.key.in_(scored))
 
 
-def _judged(session: Session, judge: schema.Judge, answered: _Answered, baseline: str) -> JudgedBy:
+def _judged(session: Session, called: str, judge: schema.Judge, answered: _Answered, baseline: str) -> JudgedBy:
     """What the judge said of these responses, in the order of contestants and prompts."""
     judgments: list[Judgment] = []
     if judge.kind == "pairwise":
@@ -331,20 +414,25 @@ def _judged(session: Session, judge: schema.Judge, answered: _Answered, baseline
                 theirs = met.get(prompt, ("",))[0] if name != baseline else ""
                 for row in sorted(verdicts.get((key, theirs), ()), key=lambda v: v.order):
                     said = Verdict(outcome=Outcome(row.outcome), preference=row.preference, **_asked(row))
-                    judgments.append(Judgment(name, prompt, said, "ab" if row.order == "ab" else "ba"))
+                    judgments.append(Judgment(name, prompt, said, "ab" if row.order == "ab" else "ba", _utc(row.asked)))
     else:
         ratings = {r.response_key: r for r in session.scalars(_ratings(judge))}
         for name, given in answered.items():
             for prompt, (key, _) in given.items():
                 if rating := ratings.get(key):
                     rated = Rating(value=rating.value, by_turn=tuple(rating.by_turn), **_asked(rating))
-                    judgments.append(Judgment(name, prompt, rated))
+                    judgments.append(Judgment(name, prompt, rated, asked=_utc(rating.asked)))
     kind: Any = judge.kind
-    return JudgedBy(judge.name, kind, judge.identity, judgments, judge.proxy)
+    return JudgedBy(called, kind, judge.identity, judgments, judge.proxy)
 
 
 def _ratings(judge: schema.Judge) -> Any:
     return select(schema.Rating).where(schema.Rating.judge_key == judge.key)
+
+
+def _utc(asked: datetime | None) -> datetime | None:
+    """SQLite keeps no time zone."""
+    return asked and (asked.astimezone(UTC) if asked.tzinfo else asked.replace(tzinfo=UTC))
 
 
 def _asked(row: schema.Rating | schema.Verdict) -> dict[str, Any]:

@@ -47,9 +47,9 @@ class _Named(Protocol):
 
 
 def told_apart(judges: Sequence[_Named]) -> list[str]:
-    """Their names, of which equal ones (with other settings) show the beginning of their key."""
+    """Their names, of which equal ones (with other settings) show the beginning of their key, no longer than a name."""
     names = [judge.name for judge in judges]
-    return [j.name if names.count(j.name) == 1 else f"{j.name} {j.key[:6]}" for j in judges]
+    return [j.name if names.count(j.name) == 1 else f"{j.name[:193]} {j.key[:6]}" for j in judges]
 
 
 class _Said(NamedTuple):
@@ -80,7 +80,7 @@ class Judgments:
         self.ratings: Floats = np.full(len(places), np.nan)
         """Of each response what a pointwise judge gave it; NaN where nothing."""
         self.by_turn: dict[int, list[float]] = {}
-        """Of a response, by its place, the rating of each turn, where turns are rated apart."""
+        """Of a response, by its place, the rating of each turn, where turns are rated apart; NaN of a missing one."""
         self._said: tuple[_Said, ...] = ()
         self.places = places
         if self.pointwise:
@@ -96,10 +96,10 @@ class Judgments:
             if place is None:
                 continue
             self.asked[place] = True
+            if by_turn:
+                self.by_turn[place] = [np.nan if turn is None else turn for turn in by_turn]
             if value is not None:
                 self.ratings[place] = value
-                if by_turn:
-                    self.by_turn[place] = by_turn
                 if model:
                     self.answered_as[model] += 1
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dadpo_bench.exchange.parcel import Who
 from dadpo_bench.exchange.stored import keep_contestant
 from dadpo_bench.models import chat_tokenizer, find, weights_key
 from dadpo_bench.models.loading import at_hand
@@ -62,8 +63,8 @@ class Given:
     def enter(self, bench: Bench, protocol_key: str, task: Task, kind: str) -> dict[str, Stored]:
         """As of `Contender`."""
         with bench.store.write() as session:
-            keys = keep_contestant(session, protocol_key, task, self.name, kind, self.responses)
-        return {prompt: Stored(keys[self.name, prompt], response) for prompt, response in self.responses.items()}
+            keys = keep_contestant(session, protocol_key, task, Who(self.name), kind, self.responses)
+        return {prompt: Stored(keys[prompt], response) for prompt, response in self.responses.items()}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from dadpo_bench.errors import UserError
 from dadpo_bench.types import Prompt
 
+ID, LABEL = 200, 80
+"""Characters of a prompt's id and category at most: stores keep no longer ones."""
+
 
 class TaskData(NamedTuple):
     """A split of a task, as its source gives it."""
@@ -57,9 +60,12 @@ def assembled(read: Iterable[Read], baseline_name: str = "") -> TaskData:
 
 def checked(prompt: Prompt, place: str) -> Prompt:
     """The prompt, where it can be asked. Raises `UserError` for an empty turn and for what no database keeps."""
+    if len(prompt.id) > ID or len(prompt.category) > LABEL:
+        raise UserError(f"{place}: a prompt has an id of at most {ID} characters, a category of at most {LABEL}")
     if not prompt.turns or not all(turn.strip() for turn in prompt.turns):
         raise UserError(f"{place}: a prompt needs at least one turn, and none may be empty")
-    if any("\0" in text for text in (prompt.id, *prompt.turns, prompt.system, *prompt.reference, *prompt.checklist)):
+    labels, guides = (prompt.id, prompt.category), (*prompt.reference, *prompt.checklist)
+    if any("\0" in text for text in (*labels, *prompt.turns, prompt.system, *guides)):
         raise UserError(f"{place}: it holds a NUL (\\u0000), which is no text")
     return prompt
 

@@ -14,7 +14,7 @@ from typing import Any
 from dadpo_bench.errors import UserError
 from dadpo_bench.records import read_records
 from dadpo_bench.registry import SourceFile, TaskEntry
-from dadpo_bench.tasks.data_set import Read, TaskData, assembled, checked, shape, texts
+from dadpo_bench.tasks.data_set import Read, TaskData, assembled, checked, field, shape, texts
 from dadpo_bench.types import Prompt
 
 REFERENCED = ("math", "reasoning", "coding")
@@ -88,28 +88,28 @@ vicuna_bench = TaskEntry(
 def read(paths: Sequence[Path], split: str) -> TaskData:
     """The questions, those of `REFERENCED` categories with GPT-4's answers. Raises `UserError` where one lacks it."""
     questions, answers = paths
-    references: dict[Any, tuple[str, ...]] = {}
+    references: dict[str, tuple[str, ...]] = {}
     for place, record in read_records(answers, "reference answers"):
-        if not isinstance(record, Mapping) or "question_id" not in record:
-            raise UserError(f"{place}: no 'question_id'; {shape(record)}")
-        references[record["question_id"]] = _answer(record, place)
+        references[_id(record, place)] = _answer(record, place)
     return assembled(
         Read(to_prompt(record, place, references)) for place, record in read_records(questions, "questions")
     )
 
 
-def to_prompt(record: Any, place: str, references: Mapping[Any, tuple[str, ...]]) -> Prompt:
+def to_prompt(record: Any, place: str, references: Mapping[str, tuple[str, ...]]) -> Prompt:
     """`question_id`, `category`, `turns`; the reference answer of its id where its category has one."""
-    turns = texts(record, "turns", place)
-    if "question_id" not in record or not isinstance(record.get("category"), str):
-        raise UserError(f"{place}: a question has question_id, category and turns; {shape(record)}")
-    reference: tuple[str, ...] = ()
-    if record["category"] in REFERENCED:
-        reference = references.get(record["question_id"], ())
-        if len(reference) != len(turns):
-            raise UserError(f"{place}: question {record['question_id']} has no reference answer to each turn")
-    prompt = Prompt(id=str(record["question_id"]), turns=turns, category=record["category"], reference=reference)
-    return checked(prompt, place)
+    turns, id, category = texts(record, "turns", place), _id(record, place), field(record, "category", place)
+    reference = references.get(id, ()) if category in REFERENCED else ()
+    if category in REFERENCED and len(reference) != len(turns):
+        raise UserError(f"{place}: question {id} has no reference answer to each turn")
+    return checked(Prompt(id=id, turns=turns, category=category, reference=reference), place)
+
+
+def _id(record: Any, place: str) -> str:
+    id = record.get("question_id") if isinstance(record, Mapping) else None
+    if not isinstance(id, str | int):
+        raise UserError(f"{place}: no text or whole number 'question_id'; {shape(record)}")
+    return str(id)
 
 
 def _answer(record: Mapping[str, Any], place: str) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def test_the_baselines_outputs_alone_begin_its_board(tmp_path: Path) -> None:
 
 def test_outputs_survive_export_and_import(tmp_path: Path) -> None:
     outputs = [
-        {"instruction": f"Question {k}?\u2028 é", "output": f"{name}: \0 <b>|", "generator": name, "dataset": "d"}
+        {"instruction": f"Question {k}?\u2028 é", "output": f"{name}: \1 <b>|", "generator": name, "dataset": "d"}
         for name in ("mine", "gpt4_1106_preview")
         for k in range(2)
     ]
@@ -176,7 +176,8 @@ def test_of_two_orders_the_mean_is_exported(tmp_path: Path) -> None:
         ({"preference": float("nan")}, "record 2: nothing of AlpacaEval (preference: Input should be a finite number"),
         ({"preference": 10**400}, "record 2: nothing of AlpacaEval (preference"),
         ({"output_2": None}, "record 2: nothing of AlpacaEval (output_2: Input should be a valid string"),
-        ({"instruction": ""}, "record 2: nothing of AlpacaEval (instruction"),
+        ({"instruction": " "}, "record 2: a prompt needs at least one turn, and none may be empty"),
+        ({"instruction": "a\0b"}, "record 2: it holds a NUL"),
         ({"generator_2": "x" * 300}, "generator_2: a name has 1 to 200 characters, all of them printable"),
         ({"generator_2": "\x1b[31mred"}, "generator_2: a name has 1 to 200 characters, all of them printable"),
         ({"generator_2": " "}, "generator_2: a name has 1 to 200 characters"),

@@ -118,6 +118,17 @@ def test_a_game_that_failed_is_unscored_with_its_reason(tmp_path: Path) -> None:
     assert {row[4] for row in tables("results/local.sqlite3")["verdicts"]} >= {"unscored"}
 
 
+@pytest.mark.parametrize("words", [{"answer": None}, None])
+def test_a_game_without_an_answer_is_unscored(words: Any, tmp_path: Path) -> None:
+    rows = [
+        *(question("q"), answer("q", "mine"), answer("q", HARD)),
+        judgment("q", [{"score": None, "judgment": words}, game("A>B")]),
+    ]
+    kept = done("import", JUDGMENTS, lines(tmp_path / "j.jsonl", rows), "--store", "all.sqlite3")
+    assert (kept["unscored"], kept["remarks"]) == (1, [])
+    assert_round_trip(tmp_path / "all.sqlite3", JUDGMENTS, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -173,6 +184,8 @@ def test_a_second_contestant_joins_the_board_of_the_first(tmp_path: Path) -> Non
         (judgment("q", [game("A>B")], model="x" * 300), "model: a name has 1 to 200 characters"),
         (judgment("q", [game("A>B")], model=HARD), f"'{HARD}' is compared with itself"),
         (judgment("q", [game("A>B")], model="nobody"), "no answer of 'nobody' to q; name its answer file too"),
+        (question("r") | {"prompt": " "}, "a prompt needs at least one turn, and none may be empty"),
+        (judgment("q", [game("A>B", "\0")]), "it holds a NUL"),
         (question("q") | {"prompt": "Else?"}, "another question was called q before"),
         ({"uid": "q"}, "nothing of Arena-Hard (a record has one of: messages, choices, games, prompt, turns)"),
     ],

@@ -82,21 +82,55 @@ def test_questions_that_come_later_give_their_categories(tmp_path: Path) -> None
     assert {row[4] for row in tables("late.sqlite3")["task_prompts"]} >= {"writing", "math"}
 
 
-def test_a_half_judged_conversation_is_unscored_with_a_reason(tmp_path: Path) -> None:
+def test_of_a_half_judged_conversation_the_judged_turn_counts_in_single_scores(tmp_path: Path) -> None:
     rows = [*judgments({1: (8, 6)}), judgment(2, 1, 9)]
     files = [lines(tmp_path / "q.jsonl", [question(1), question(2)]), lines(tmp_path / "j.jsonl", rows)]
     answers = lines(tmp_path / "a.jsonl", [answer(1), answer(2)])
     assert done("import", JUDGMENTS, *files, answers)["unscored"] == 1
     (row,) = board("results/local.sqlite3")
-    # Question 1 alone: (8 + 6) / 2.
-    assert (row["single_score"], row["single_by_turn"]) == (7, [8, 6])
+    # As FastChat: turn 1 (8 + 9) / 2, turn 2 is 6, overall the mean of all three.
+    assert (row["single_score"], row["single_by_turn"], row["single_prompts"]) == ((8 + 6 + 9) / 3, [8.5, 6], 2)
+    assert row["unscored"] == 1
 
 
 def test_a_score_of_minus_one_is_no_score(tmp_path: Path) -> None:
     rows = [*judgments({1: (8, 6)}), judgment(2, 1, 9), judgment(2, 2, -1, judgment="I cannot say.")]
     kept = done("import", JUDGMENTS, lines(tmp_path / "j.jsonl", rows))
     assert (kept["unscored"], kept["remarks"]) == (1, [])
-    assert board("results/local.sqlite3")[0]["single_score"] == 7
+    assert board("results/local.sqlite3")[0]["single_score"] == (8 + 6 + 9) / 3
+
+
+@published
+def test_published_judgments_without_three_of_turn_2_give_what_fastchat_shows(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (FILES / "judgment_gpt-4_single.jsonl").read_text().splitlines()]
+    model = rows[0]["model"]
+    failed = [row for row in rows if row["model"] == model and row["turn"] == 2][:3]
+    for row in failed:
+        row["score"] = -1
+    done("import", JUDGMENTS, lines(tmp_path / "j.jsonl", rows))
+    left = [row for row in rows if row["model"] == model and row["score"] != -1]
+    by_turn = [[row["score"] for row in left if row["turn"] == turn] for turn in (1, 2)]
+    assert list(map(len, by_turn)) == [80, 77]
+    (mine,) = (row for row in board("results/local.sqlite3") if row["contestant"] == model)
+    assert mine["single_by_turn"] == pytest.approx([sum(given) / len(given) for given in by_turn])
+    assert mine["single_score"] == pytest.approx(sum(row["score"] for row in left) / 157)
+    assert (mine["single_prompts"], mine["unscored"]) == (80, 3)
+
+
+def test_a_turn_that_no_conversation_has_a_score_of_has_no_mean(tmp_path: Path) -> None:
+    rows = [row for k in (1, 2) for row in (judgment(k, 1, 8), judgment(k, 2, -1, judgment="?"))]
+    done("import", JUDGMENTS, lines(tmp_path / "j.jsonl", rows))
+    (row,) = board("results/local.sqlite3")
+    assert (row["single_score"], row["single_by_turn"], row["unscored"]) == (8, [8, None], 2)
+    assert "8.00 / –" in Path("results/local.md").read_text()
+
+
+def test_a_turn_that_is_judged_later_completes_its_conversation(tmp_path: Path) -> None:
+    failed = [judgment(1, 1, 8), judgment(1, 2, -1, judgment="?")]
+    done("import", JUDGMENTS, lines(tmp_path / "j.jsonl", failed))
+    done("import", JUDGMENTS, lines(tmp_path / "k.jsonl", judgments({1: (8, 6)})))
+    (row,) = board("results/local.sqlite3")
+    assert (row["single_score"], row["single_by_turn"], row["unscored"]) == (7, [8, 6], 0)
 
 
 def test_a_stored_score_that_the_judge_did_not_say_counts_and_is_told(tmp_path: Path) -> None:
@@ -109,7 +143,7 @@ def test_a_stored_score_that_the_judge_did_not_say_counts_and_is_told(tmp_path: 
 
 
 def test_judgments_and_answers_survive_export_and_import(tmp_path: Path) -> None:
-    rows = [*judgments({1: (8, 6), 2: (3, 4.5)}), *judgments({1: (2, 1)}, "other"), judgment(2, 1, 5, "other")]
+    rows = [*judgments({1: (8, 6), 2: (3, 4.5)}), *judgments({1: (2, -1)}, "other"), judgment(2, 1, 5, "other")]
     files = [
         lines(tmp_path / "q.jsonl", [question(1), question(2)]),
         lines(tmp_path / "a.jsonl", [answer(k, model) for model in ("mine", "other") for k in (1, 2)]),
@@ -118,6 +152,7 @@ def test_judgments_and_answers_survive_export_and_import(tmp_path: Path) -> None
     done("import", JUDGMENTS, *files, lines(tmp_path / "j.jsonl", rows), "--store", "all.sqlite3")
     assert_round_trip(tmp_path / "answers.sqlite3", ANSWERS, tmp_path / "x")
     assert_round_trip(tmp_path / "all.sqlite3", JUDGMENTS, tmp_path / "y")
+    assert_round_trip(tmp_path / "all.sqlite3", "jsonl", tmp_path / "z")
 
 
 def test_words_of_another_judge_are_never_read_as_records(tmp_path: Path) -> None:
@@ -147,6 +182,9 @@ def test_words_of_another_judge_are_never_read_as_records(tmp_path: Path) -> Non
         ({"question_id": 9, "turns": []}, "turns: Tuple should have at least 1 item"),
         ({"question_id": "9" * 201, "turns": ["x"]}, "question_id: String should have at most 200 characters"),
         (question(1) | {"turns": ["Else?"]}, "another question was called 1 before"),
+        (question(9) | {"turns": ["Q9?", " "]}, "a prompt needs at least one turn, and none may be empty"),
+        (answer(9) | {"choices": [{"turns": ["\0", "so"]}]}, "it holds a NUL"),
+        (judgment(1, 3), "a judgment of turn 3 where the question has 2 turns"),
         (answer(1) | {"choices": [{"turns": ["else", "so"]}]}, "'mine' answered question 1 otherwise before"),
         ({"x": 1}, "nothing of MT-Bench (a record has one of: choices, judgment, turns, g1_winner)"),
         ([], "nothing of MT-Bench"),

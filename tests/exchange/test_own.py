@@ -71,7 +71,33 @@ def test_a_panels_words_come_without_its_members(tmp_path: Path) -> None:
         ({"contestant": "x" * 300, "id": "p", "replies": []}, "contestant: a name has 1 to 200 characters"),
         ({"judge": "marks", "kind": "pairwise"}, "another judge was called 'marks' before"),
         ({"prompt": {"id": "p", "turns": ["Else?"]}}, "another prompt was called 'p' before"),
-        ({"prompt": {"id": "r", "turns": []}}, "a prompt has an id"),
+        ({"prompt": {"id": "r", "turns": []}}, "a prompt needs at least one turn, and none may be empty"),
+        ({"prompt": {"id": "r", "turns": ["x", " "]}}, "a prompt needs at least one turn, and none may be empty"),
+        ({"prompt": {"id": "r" * 201, "turns": ["x"]}}, "a prompt has an id of at most 200"),
+        ({"prompt": {"id": "r", "turns": ["\0"]}}, "it holds a NUL"),
+        ({"contestant": "n", "id": "p", "replies": ["1", "\0"]}, "it holds a NUL"),
+        ({"task": "mine", "baseline": "b", "split": "\0"}, "it holds a NUL"),
+        ({"by": "marks", "of": "m", "id": "p", "rating": {"value": 1, "raw": "\0"}}, "it holds a NUL"),
+        (
+            {"by": "marks", "of": "m", "id": "p", "rating": {"value": 7, "by_turn": [7]}},
+            "by_turn has 1 rating, the pro",
+        ),
+        (
+            {"by": "marks", "of": "m", "id": "p", "rating": {"value": 7, "by_turn": [7, 8]}},
+            "value 7.0 is not the mean of by_turn",
+        ),
+        (
+            {"by": "marks", "of": "m", "id": "p", "rating": {"value": 7, "by_turn": [7, None]}},
+            "value 7.0 is not the mean of by_turn (null where a turn has none)",
+        ),
+        (
+            {"by": "pairs", "of": "m", "id": "p", "verdict": {"outcome": "win", "preference": 0.1}},
+            "outcome win and preference 0.1 contradict each other",
+        ),
+        (
+            {"by": "pairs", "of": "m", "id": "p", "verdict": {"outcome": "unscored", "preference": 0.5}},
+            "outcome unscored and preference 0.5 contradict each other",
+        ),
         ({"prompt": {"id": "r", "turns": ["x"], "category": "c" * 81}}, "a category of at most 80"),
         ({"task": "other"}, "another task or baseline than before; import them apart"),
         ({"contestant": "m", "id": "p", "replies": [], "extra": 1}, "extra: unknown setting"),
@@ -105,7 +131,10 @@ def test_a_file_that_is_none_is_refused_in_one_line(text: str, said: str, tmp_pa
 
 
 def test_a_line_of_a_megabyte_is_a_line(tmp_path: Path) -> None:
-    rows = [*GOOD[:2], {"contestant": "b", "id": "p", "replies": ["x" * 1_000_000, "\0"]}]
+    rows = [
+        *GOOD[:2],
+        {"contestant": "b", "id": "p", "replies": ["x" * 1_000_000, "a backslash before u0000: \\u0000"]},
+    ]
     assert done("import", "jsonl", lines(tmp_path / "own.jsonl", rows))["contestants"] == {"b": 1}
 
 
@@ -116,7 +145,7 @@ def test_equal_prompts_of_two_ids_are_refused(tmp_path: Path) -> None:
     )
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 NAME = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=200)
 
 

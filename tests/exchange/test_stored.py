@@ -1,13 +1,17 @@
 """Import and export as commands: atomic, repeatable, inside their folder, and plain about mistakes."""
 
+import json
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
+from typer.testing import CliRunner
 
+from dadpo_bench.cli import app
 from dadpo_bench.exchange import Wanted, format_named
 from dadpo_bench.exchange.stored import keep
 from dadpo_bench.store import open_store, publish
@@ -36,6 +40,7 @@ def test_what_is_printed_for_machines_is_complete(own: Path) -> None:
         "contestants": {"b": 1, "m": 1},
         "judged": {"pairs": 2, "marks": 2},
         "unscored": 2,
+        "differing": 0,
         "remarks": [],
         "board": "results/local.md",
     }
@@ -51,6 +56,16 @@ def test_what_is_printed_for_people_is_short(own: Path) -> None:
         "  unscored: 2 judgments",
         "board: results/local.md",
     ]
+
+
+def test_progress_is_shown_on_a_terminal_beside_what_machines_read(own: Path) -> None:
+    command = ["import", "jsonl", str(own), "--json"]
+    result = CliRunner().invoke(app, command, env={"FORCE_COLOR": "1"})
+    assert json.loads(result.stdout)["prompts"] == 1
+    shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", result.stderr)
+    for part in ("read: 1 file in", "keep: 2 contestants in", "keep: 2 judges in", "score: 2 judges in"):
+        assert part in shown
+    assert CliRunner().invoke(app, command).stderr == ""
 
 
 def test_answers_that_nobody_judged_are_not_on_the_board_yet(tmp_path: Path) -> None:
@@ -138,6 +153,8 @@ def test_of_several_boards_one_is_chosen(own: Path, tmp_path: Path) -> None:
         (["import", "jsonl", "none.jsonl"], "none.jsonl: No such file"),
         (["import", "jsonl"], "FILE"),
         (["import", "jsonl", "own.jsonl", "--task", "x" * 300], "--task: a name has 1 to 200 characters"),
+        (["import", "jsonl", "own.jsonl", "--rename", "m=\x1b[31m"], "--rename: a name has 1 to 200 characters"),
+        (["import", "jsonl", "own.jsonl", "--rename", "m=" + "x" * 500], "--rename: a name has 1 to 200 characters"),
         (["import", "jsonl", "own.jsonl", "--baseline", ""], "--baseline: a name has 1 to 200 characters"),
         (["export", "jsonl"], "no store at"),
     ],

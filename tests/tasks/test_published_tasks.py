@@ -74,6 +74,16 @@ def test_a_maths_question_without_its_reference_answer_is_refused_by_line(tmp_pa
         task_data("mt_bench", "heldout", str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["question.jsonl", "reference_answer_gpt-4.jsonl"])
+def test_a_question_id_that_is_none_is_refused_by_line(name: str, tmp_path: Path) -> None:
+    for file in ("question.jsonl", "reference_answer_gpt-4.jsonl"):
+        write(
+            tmp_path / file, {**question(1), "question_id": [1] if file == name else 1, "choices": [{"turns": ["r"]}]}
+        )
+    with pytest.raises(UserError, match=rf"{name}, line 1: no text or whole number 'question_id'; its fields: "):
+        task_data("mt_bench", "heldout", str(tmp_path))
+
+
 def test_a_file_that_is_missing_beside_the_one_named_is_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "question.jsonl", question(1))
     with pytest.raises(UserError, match=r"needs gpt-4.jsonl of github:lm-sys/FastChat: put it beside .*question.jsonl"):

@@ -57,6 +57,11 @@ def test_a_record_is_read_by_the_columns_it_has(record: dict[str, Any], turns: t
         ({"messages": [{"role": "user", "content": None}]}, "here: a user's message without text"),
         ({"messages": "x"}, "here: messages are a list of objects with role and content"),
         ({"question": 3}, "here: no text 'question'"),
+        ({"question": "x", "id": "i" * 201}, "here: a prompt has an id of at most 200 characters"),
+        (
+            {"question": "x", "category": "c" * 81},
+            "here: a prompt has an id of at most 200 characters, a category of at",
+        ),
     ],
 )
 def test_a_record_that_is_no_prompt_is_refused_with_its_place(record: dict[str, Any], said: str) -> None:
@@ -79,6 +84,12 @@ def test_the_four_kinds_of_file_and_a_folder_of_them_are_read(tmp_path: Path) ->
         assert [(p.turns[0], p.category) for p in load_task(str(path), "heldout").prompts] == asked
     together = load_task(str(tmp_path), "heldout")
     assert (len(together.prompts), together.duplicates) == (2, 6)
+
+
+def test_a_csv_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("prompt,category,prompt\na,b,c\n")
+    with pytest.raises(UserError, match=r"p.csv, line 1: two columns are called 'prompt'"):
+        load_task(str(tmp_path / "p.csv"), "heldout")
 
 
 def test_a_bad_row_of_a_csv_file_is_named_by_its_line(tmp_path: Path) -> None:
