@@ -1,12 +1,13 @@
 # make run    set up and run the bench on the embedded model        make test   set up and run the tests
 # make check  lint, types and import directions                     make bench  time and memory of a step, of scoring
+# make browser  Debian's Chromium, for the tests of the report's pages
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := run
-.PHONY: run test check bench reference methods
+.PHONY: run test check bench browser reference methods
 
 $(READY):
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
@@ -32,6 +33,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+browser:
+	command -v chromium >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends chromium; }
 
 bench: $(READY)
 	$(BIN)/python benchmarks/train_step.py
