@@ -291,6 +291,13 @@ def trainings_of(session: Session, protocol_key: str) -> list[Training]:
     ]
 
 
+def curves_underway(session: Session) -> list[Mapping[str, Curve]]:
+    """Of trainings that have reported steps and made no checkpoint yet, by metric."""
+    made = select(schema.Derivation.key)
+    unfinished = select(schema.Metric.derivation_key).where(schema.Metric.derivation_key.not_in(made)).distinct()
+    return list(_curves(session, set(session.scalars(unfinished))).values())
+
+
 def _curves(session: Session, keys: Collection[str]) -> dict[str, dict[str, Curve]]:
     """By derivation and metric."""
     points: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))

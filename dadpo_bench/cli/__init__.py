@@ -17,6 +17,7 @@ from dadpo_bench.cli import (
     report,
     run,
     runs,
+    view,
 )
 from dadpo_bench.cli.app import app
 
@@ -35,6 +36,7 @@ _GROUPS = (
     boards,
     comparisons,
     report,
+    view,
     runs,
     power,
     exchange,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from dadpo_bench import __version__
 from dadpo_bench.leaderboard import number, sections
 from dadpo_bench.leaderboard.sections import Section
-from dadpo_bench.report import judges, overview, provenance
+from dadpo_bench.report import judges, overview, provenance, runs_page
 from dadpo_bench.report.comparisons import Comparison, comparisons_of
 from dadpo_bench.report.methods import Methods
 from dadpo_bench.report.parts import Part, index_of, part_data, parts_of
@@ -23,12 +23,14 @@ from dadpo_bench.report.text import visible
 _PAGES = {
     "index.html": "Overview",
     "comparisons.html": "Comparisons",
+    "runs.html": "Runs",
     "judges.html": "Judges",
     "provenance.html": "Provenance",
 }
 STATIC = {
     "report.css": "text/css",
     "report.js": "text/javascript",
+    "live.js": "text/javascript",
     "markdown-it.min.js": "text/javascript",
     "markdown-it.LICENSE": "text/plain",
     "diff.min.js": "text/javascript",
@@ -39,15 +41,18 @@ _CALL = "dadpo"
 
 
 class Site:
-    """The report of what a store holds now. `session` is read from as long as pages are asked for."""
+    """The report of what a store holds now. `session` is read from as long as pages are asked for.
 
-    def __init__(self, session: Session, name: str, *, title: str = "") -> None:
-        self._session, self._name, self._title = session, name, title or "dadpo-bench"
+    `live` pages ask their server, and nobody else, whether they are old.
+    """
+
+    def __init__(self, session: Session, name: str, *, live: bool = False) -> None:
+        self.session, self._name, self._live = session, name, live
 
     @cached_property
     def sections(self) -> list[Section]:
         """The boards."""
-        return sections(self._session)
+        return sections(self.session)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -56,7 +61,7 @@ class Site:
 
     @cached_property
     def _methods(self) -> Methods:
-        return Methods(self._session, self.sections)
+        return Methods(self.session, self.sections)
 
     @cached_property
     def _parts(self) -> list[Part]:
@@ -66,7 +71,7 @@ class Site:
         """Every path there is, pages first."""
         yield from _PAGES
         yield from self._methods.pages
-        yield from STATIC
+        yield from (path for path in STATIC if self._live or path != "live.js")
         yield "data/index.js"
         yield from (part.path for part in self._parts)
 
@@ -75,17 +80,18 @@ class Site:
         if path in STATIC:
             return (resources.files("dadpo_bench.report") / "static" / path).read_text(encoding="utf-8")
         if path == "data/index.js":
-            return _called("index", index_of(self.sections, self._session, self.comparisons, self._parts))
+            return _called("index", index_of(self.sections, self.session, self.comparisons, self._parts))
         for number_, part in enumerate(self._parts):
             if part.path == path:
-                return _called("part", number_, part_data(self._session, part))
+                return _called("part", number_, part_data(self.session, part))
         if path in self._methods.pages:
             return self._rendered(path, self._methods.context(path), "method.html")
         makers: Mapping[str, Callable[[], Mapping[str, Any]]] = {
             "index.html": lambda: overview.context(self.sections, self._methods.pages),
             "comparisons.html": dict,
-            "judges.html": lambda: judges.context(self._session, self.sections),
-            "provenance.html": lambda: provenance.context(self._session, self.sections),
+            "runs.html": lambda: runs_page.context(self.session),
+            "judges.html": lambda: judges.context(self.session, self.sections),
+            "provenance.html": lambda: provenance.context(self.session, self.sections),
         }
         return self._rendered(path, makers[path]())
 
@@ -96,7 +102,8 @@ class Site:
             .render(
                 path=path,
                 pages=_PAGES,
-                title=self._title,
+                live=self._live,
+                title="dadpo-bench",
                 store=self._name,
                 version=__version__,
                 **context,

@@ -10,6 +10,7 @@ const dadpo = (() => {
   const form = $("filters");
   let data, found = [], shown = 0, view = "m";
   const parts = new Map(), waiting = new Map();
+  let hits = { q: "", keys: null }; // of the search that a live page has
 
   // As report/text.py: what would not be seen, or would reorder what is, becomes visible.
   const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\u{d800}-\u{dfff}\u{e0000}-\u{e007f}]/gu;
@@ -72,7 +73,7 @@ const dadpo = (() => {
 
   function wanted() {
     const at = (name) => form.elements[name].value;
-    return { board: at("board"), task: at("task"), category: at("category"), contestant: at("contestant"), outcome: at("outcome"), above: at("above"), below: at("below"), flipped: form.elements.flipped.checked ? "1" : "" };
+    return { q: form.elements.q ? at("q").trim() : "", board: at("board"), task: at("task"), category: at("category"), contestant: at("contestant"), outcome: at("outcome"), above: at("above"), below: at("below"), flipped: form.elements.flipped.checked ? "1" : "" };
   }
 
   function matching(w) {
@@ -86,6 +87,7 @@ const dadpo = (() => {
         const ratio = data.ratio[i];
         if (ratio === null || (above !== null && ratio < above) || (below !== null && ratio > below)) continue;
       }
+      if (hits.keys && !hits.keys.has(data.key[i])) continue;
       rows.push(i);
     }
     return rows;
@@ -174,6 +176,7 @@ const dadpo = (() => {
       if (element.type === "checkbox") element.checked = asked.get(element.name) === "1";
       else element.value = asked.get(element.name) ?? "";
     }
+    await search(wanted().q);
     list();
     const i = current(), box = $("comparison");
     if (i < 0) {
@@ -193,13 +196,34 @@ const dadpo = (() => {
     }
   }
 
-  function begin() {
+  function fill() {
     const all = (values) => values.map((value, at) => [String(at), visible(value) || "–"]);
     choices("board", all(data.boards.map((board) => `${board.name}, judge ${board.judge}`)), "every board");
     choices("task", all(data.tasks), "every task");
     choices("category", all(data.categories), "every category");
     choices("contestant", all(data.contestants), "everybody");
     choices("outcome", all(data.outcomes).filter(([at]) => data.outcome.includes(Number(at))), "every outcome");
+  }
+
+  async function search(q) {
+    if (q === hits.q) return;
+    hits = { q, keys: null };
+    if (q === "") return;
+    const found = await (await fetch(`search.json?${new URLSearchParams({ q })}`)).json();
+    if (hits.q === q) hits.keys = new Set(found.keys);
+  }
+
+  function reload() { // the store has changed: the index anew, then what was shown
+    parts.clear();
+    waiting.clear();
+    hits = { q: "", keys: null };
+    const script = make("script", { src: `data/index.js?${Date.now()}` });
+    script.onload = () => script.remove();
+    document.head.append(script);
+  }
+
+  function begin() {
+    fill();
     form.addEventListener("input", () => history.replaceState(null, "", `#${address(null)}`) ?? route());
     form.addEventListener("reset", (event) => { event.preventDefault(); location.hash = ""; route(); });
     form.addEventListener("submit", (event) => event.preventDefault());
@@ -216,7 +240,8 @@ const dadpo = (() => {
   }
 
   return {
-    index(given) { data = given; begin(); },
+    index(given) { const first = !data; data = given; if (first) begin(); else { fill(); route(); } },
+    reload,
     part(number, given) { parts.set(number, given); },
   };
 })();

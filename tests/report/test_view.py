@@ -1,0 +1,137 @@
+"""The report of a living store: served to this machine alone, following what is written, searched by text."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dadpo_bench.cli import app
+from tests.report.browsers import copied, needs_chromium
+
+
+@contextmanager
+def serving(store: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The address of the program, started as one would, and its process."""
+    command = [sys.executable, "-m", "dadpo_bench", "view", "--store", str(store), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
+        assert program.stdout is not None
+        said = program.stdout.readline()
+        try:
+            yield said[said.index("http") :].split()[0], program
+        finally:
+            program.terminate()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("view") / "x.sqlite3")
+
+
+@pytest.fixture(scope="module")
+def served(store: Path) -> Iterator[str]:
+    with serving(store) as (address, _):
+        yield address
+
+
+def got(url: str, **headers: str) -> tuple[int, dict[str, str], str]:
+    request = urllib.request.Request(url, headers=headers)
+    for _ in range(50):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, dict(answer.headers), answer.read().decode()
+        except urllib.error.HTTPError as refused:
+            return refused.code, dict(refused.headers), refused.read().decode()
+        except urllib.error.URLError:  # it says where it listens just before it does
+            time.sleep(0.1)
+    raise AssertionError(f"nobody answers at {url}")
+
+
+def test_pages_come_with_a_policy_that_lets_nothing_in(served: str) -> None:
+    status, headers, page = got(served)
+    assert (status, "<h1>Overview</h1>" in page) == (200, True)
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_other_names_for_this_address_are_refused(served: str) -> None:
+    assert got(served, Host="evil.example")[0] == 400
+
+
+@pytest.mark.parametrize("path", ["nothing.html", "..%2f..%2fx.sqlite3", "data/part-9999.js", "static/report.css"])
+def test_what_is_no_page_is_not_found(served: str, path: str) -> None:
+    assert got(f"{served}{path}")[0] == 404
+
+
+def test_nothing_can_be_sent(served: str) -> None:
+    request = urllib.request.Request(f"{served}index.html", data=b"x", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        urllib.request.urlopen(request, timeout=30)
+
+
+def test_words_are_found_wherever_they_stand_in_a_comparison(served: str, store: Path) -> None:
+    def keys(query: str) -> list[str]:
+        return json.loads(got(f"{served}search.json?q={query}")[2])["keys"]
+
+    with closing(sqlite3.connect(store)) as raw:
+        asked = [json.loads(turns)[0] for (turns,) in raw.execute("SELECT turns FROM prompts")]
+    about = [turn for turn in asked if "castles" in turn and "moats" in turn]
+    assert len(about) == 1
+    # Of 24 contestants all but the teacher and the canaries answered it, and one canary repeats a word.
+    assert len(keys("castles+moat")) >= 16
+    assert keys("castles+zebra") == []
+    assert keys("%22+OR+%2A") == []
+
+
+def test_ctrl_c_ends_it_without_a_word(store: Path) -> None:
+    with serving(store) as (address, program):
+        got(f"{address}live.json")
+        program.send_signal(signal.SIGINT)
+        assert program.wait(timeout=20) == 0
+        assert program.stdout is not None
+        assert program.stdout.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "add --remote to mean it"),
+        (["--store", "nowhere.sqlite3"], "no store at nowhere.sqlite3"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["view", *arguments])
+    assert (result.exit_code, said in result.stderr) == (2, True)
+
+
+@needs_chromium
+def test_a_page_follows_the_store_and_searches_it(browser: Any, served: str, store: Path) -> None:
+    page = browser.new_context().new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{served}comparisons.html")
+    page.wait_for_function("document.getElementById('count').textContent.startsWith('1,520 of')")
+    page.locator("input[name=q]").fill("castles moat")
+    page.wait_for_function("!document.getElementById('count').textContent.startsWith('1,520 of')")
+    assert 16 <= int(page.inner_text("#count").split()[0]) <= 40
+    page.goto(f"{served}runs.html")
+    with closing(sqlite3.connect(store)) as raw:
+        raw.execute(
+            "INSERT INTO runs SELECT 77, protocol_key, started, NULL, arguments, recipe, environment FROM runs LIMIT 1"
+        )
+        raw.commit()
+    page.locator("h2 >> text=Run 77").wait_for(timeout=20_000)
+    assert complaints == []
