@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench.judging.judgments import told_apart
-from dadpo_bench.panels import BASELINES, panels
+from dadpo_bench.panels import panels
 from dadpo_bench.scoring import agreement, prompt_outcomes
 from dadpo_bench.store import schema
 
@@ -69,9 +69,7 @@ def stored_agreement(session: Session) -> list[Agreement]:
 def _said(session: Session, protocol_key: str, judge_key: str) -> dict[_Cell, float]:
     outcomes: dict[_Cell, float] = {}
     for panel in panels(session, protocol_key, judge_key):
-        for entrant in panel.entrants:
-            if entrant.kind in (*BASELINES, "canary"):
-                continue
+        for entrant in panel.contestants:
             for contestant, row in zip(entrant.contestants, prompt_outcomes(panel.orders(entrant)), strict=True):
                 for prompt, outcome in zip(panel.prompts, row, strict=True):
                     if not np.isnan(outcome):
