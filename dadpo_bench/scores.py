@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
 from dadpo_bench.panels import BASELINES, SEED, Entrant, Floats, Panel, panels
+from dadpo_bench.progress import running
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
 
@@ -62,11 +63,11 @@ class Controlled:
 
     length_controlled_win_rate: float | None = None
     length_controlled_se: float | None = None
-    """By refits in the bootstrap over prompts; null where coefficients were given."""
+    """By refits in the bootstrap over prompts and seeds; null where coefficients were given."""
     length_controlled_low: float | None = None
     length_controlled_high: float | None = None
     length_control: str = ""
-    """`fitted`, `fitted without difficulty` on boards of few contestants, or `given coefficients`."""
+    """`fitted`, `fitted without difficulty` on boards of few contestants, or `given coefficients`; why not."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
     """Every entrant's row; but for the baseline's, rows without any judged prompt are left out.
 
     A category of fewer than `FEW` prompts has no interval, and nothing that is fitted. `fit_lengths=False` leaves out
-    length control, which takes minutes where there are hundreds of thousands of verdicts.
+    length control, which takes half a minute where there are a million verdicts.
     """
     orders, means = panel.all_orders, panel.all_means
     few = panel.category is not None and len(panel.prompts) < FEW
@@ -192,16 +193,16 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
 
 
 def _controlled(panel: Panel, orders: Sequence[Floats]) -> dict[str, Controlled]:
-    """By label: the fit over everybody who meets the baseline, seeds averaged before it."""
-    met = [place for place, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
-    baseline = next((e for e in panel.entrants if e.kind in BASELINES), None)
-    if not met or baseline is None:
+    """By label: the fit over everybody who meets the baseline."""
+    met = [place for place, entrant in enumerate(panel.entrants) if entrant.contends]
+    if not met or panel.standard is None:
         return {}
-    outcomes = np.stack([scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0) for place in met])
-    theirs = scoring.nanmean(panel.lengths(baseline), 0)
-    gaps = np.stack([theirs - scoring.nanmean(panel.lengths(panel.entrants[place]), 0) for place in met])
+    outcomes = [scoring.prompt_outcomes(orders[place]) for place in met]
+    theirs = scoring.nanmean(panel.lengths(panel.standard), 0)
+    gaps = [theirs - panel.lengths(panel.entrants[place]) for place in met]
     counts = scoring.bootstrap_counts(len(panel.prompts), REFITS, SEED)
-    fitted = scoring.length_controlled(outcomes, gaps, counts, seed=SEED)
+    with running().patient(f"length control, {panel.task.name}", "fits") as reach:
+        fitted = scoring.length_controlled(outcomes, gaps, counts, seed=SEED, told=reach)
     return {
         panel.entrants[place].label: Controlled(
             found.win_rate,
@@ -216,8 +217,8 @@ def _controlled(panel: Panel, orders: Sequence[Floats]) -> dict[str, Controlled]
 
 def _rated(panel: Panel, orders: Sequence[Floats], means: Sequence[Floats]) -> dict[str, Rated]:
     """By label: in a star, where everybody meets the baseline alone, a rating is the logit of the mean outcome."""
-    star = [place for place, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
-    if not star or panel.baseline is None:
+    star = [place for place, entrant in enumerate(panel.entrants) if entrant.contends]
+    if not star or panel.standard is None:
         return {}
     by_prompt = [scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0) for place in star]
     found = scoring.star_ratings(
@@ -225,8 +226,7 @@ def _rated(panel: Panel, orders: Sequence[Floats], means: Sequence[Floats]) -> d
         np.stack([means[place] for place in star], axis=1),
         np.array([float((~np.isnan(given)).sum()) for given in by_prompt]),
     )
-    labels = [next(e.label for e in panel.entrants if e.kind in BASELINES)]
-    labels += [panel.entrants[place].label for place in star]
+    labels = [panel.standard.label, *(panel.entrants[place].label for place in star)]
     return {label: Rated(*rating.as_data().values()) for label, rating in zip(labels, found, strict=True)}
 
 
@@ -257,6 +257,8 @@ def _texts(panel: Panel, entrant: Entrant) -> Texts:
 
 
 def _divergence(panel: Panel, entrant: Entrant) -> Divergence:
+    if panel.category is not None:  # it is measured on the task's samples together
+        return Divergence()
     rows = [row for c in entrant.contestants if (row := panel.divergences.get(c.key)) is not None]
     if len(rows) < len(entrant.contestants):
         return Divergence()
