@@ -91,6 +91,7 @@ class Corrected:
     corrected_low: float | None = None
     corrected_high: float | None = None
     corrected_labels: int | None = None
+    """Prompts with a label; of too few no rate is made."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Lens(Protocol):
         ...
 
     def corrected(self, panel: Panel, entrant: Entrant, outcomes: Floats) -> Corrected:
-        """(prompts,) outcomes of the judge → the corrected win rate, where there are labels."""
+        """(seeds, prompts) outcomes of the judge → the corrected win rate, where there are labels."""
         ...
 
     def styled(self, panel: Panel) -> Mapping[str, Styled]:
@@ -165,9 +166,8 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
         summary = scoring.summary_of(orders[place], means[place])
         if panel.baseline is None and panel.judgments.pointwise:  # nobody is met: unscored is what has no rating
             summary = replace(summary, unscored=int(np.isnan(panel.ratings(entrant)).sum()))
-        outcomes = scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0)
-        given = lens.controlled(panel, entrant) if lens and entrant.kind != "canary" else None
-        asked = lens is not None and entrant.kind not in (*BASELINES, "canary")
+        outcomes, asked = scoring.prompt_outcomes(orders[place]), lens if entrant.contends else None
+        given = asked.controlled(panel, entrant) if asked else None
         rows.append(
             Row(
                 contestant=entrant.label,
@@ -179,7 +179,7 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
                 controlled=given or controlled.get(entrant.label, Controlled()),
                 rated=rated.get(entrant.label, Rated()),
                 styled=styled.get(entrant.label, Styled()),
-                corrected=lens.corrected(panel, entrant, outcomes) if lens and asked else Corrected(),
+                corrected=asked.corrected(panel, entrant, outcomes) if asked else Corrected(),
                 single=_single(panel, entrant),
                 texts=_texts(panel, entrant),
                 divergence=_divergence(panel, entrant),

@@ -79,7 +79,9 @@ def import_(
 
     names = dict(_renaming(pair) for pair in rename or ())
     parcel = format_named(format).read(files, wanted(task, baseline)).renamed(names)
-    with closing(open_store(store)) as opened:
+    errors = Console(stderr=True)
+    scoring = Reporter(errors, quiet=as_json or not errors.is_terminal)
+    with closing(open_store(store)) as opened, scoring.running():
         kept = keep(opened, parcel)
         board = write_board(opened)
     if as_json:

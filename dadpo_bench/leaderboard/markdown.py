@@ -175,6 +175,7 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
         lines += _table(_SCORES, here)
         if counter := next((row["style_counter"] for row in here if row["style_counter"]), ""):
             lines += [f"Style: token length, headers, lists and bold; tokens counted by {escape(counter)}.", ""]
+        lines += _left_out(here)
         if parts := [row for row in section.board_rows if row["task"] == task and row["category"] is not None]:
             lines += [f"#### {escape(task)} by category", "", *_table(_SCORES, parts)]
     lines += ["### What they wrote", "", *_table(_LOOKS, whole)]
@@ -183,6 +184,26 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
     if section.canary_rows:
         lines += ["### Canaries, against dSFT", "", "A usable judge ranks them low: upper bound below 50.", ""]
         lines += _table(_CANARY, [row for row in section.canary_rows if row["category"] is None])
+    return lines
+
+
+def _left_out(rows: Sequence[Cells]) -> list[str]:
+    """Why somebody has no rate by what was brought to the board."""
+    lines = []
+    uncontrolled: dict[str, list[str]] = {}
+    for row in rows:
+        if row["length_control"] and row["length_controlled_win_rate"] is None:
+            uncontrolled.setdefault(row["length_control"], []).append(escape(row["contestant"]))
+    for reason, names in uncontrolled.items():
+        lines += [f"Not length-controlled by the given coefficients: {', '.join(names)}; {escape(reason)}.", ""]
+    few = [row for row in rows if row["corrected_labels"] is not None and row["corrected_win_rate"] is None]
+    if few:
+        matched = ", ".join(f"{escape(row['contestant'])} {row['corrected_labels']}" for row in few)
+        lines += [
+            f"Not corrected, for prompts with a label: {matched}; under {scoring.MINIMUM_LABELS} the interval says "
+            "nothing.",
+            "",
+        ]
     return lines
 
 
