@@ -19,6 +19,7 @@ from dadpo_bench.exchange import JudgedBy, Judgment, Parcel
 from dadpo_bench.exchange.stored import keep
 from dadpo_bench.judging import judgments
 from dadpo_bench.lenses import Lenses, _counter
+from dadpo_bench.places import REFERENCE_STORE
 from dadpo_bench.scores import Divergence, rows_of
 from dadpo_bench.store import open_store, schema
 from dadpo_bench.tasks import Task
@@ -169,6 +170,15 @@ def test_coefficients_are_nothing_to_a_board_that_only_rates(tmp_path: Path) -> 
     by_judge = {row["judge"]: row for row in found if row["contestant"] == "good"}
     assert by_judge["j"]["length_controlled_win_rate"] == pytest.approx(50)
     assert by_judge["k"]["length_controlled_win_rate"] is None
+
+
+def test_a_board_of_several_stores_is_seen_through_one_lens() -> None:
+    words = scoring.TokenCounter("words", lambda text: len(text.split()))
+    with patch("dadpo_bench.lenses._counter", lambda models: words):
+        board = ran(
+            "leaderboard", "--style", "--no-length-controlled", "--store", str(REFERENCE_STORE), "--format", "md"
+        )
+    assert board.count("tokens counted by words") == 4  # two tasks of either store
 
 
 def test_tokens_are_counted_by_the_students_tokenizer_where_it_is_at_hand(
