@@ -83,6 +83,10 @@ class LengthBiasedBoard:
     """Correlation of a prompt's difficulty with the gap."""
     noise: float = 0.0
     """Deviation over cells, logits: what makes both orders agree."""
+    seeds: int = 1
+    """Training seeds; lengths over them deviate by half as much as over prompts."""
+    uneven: float = 0.0
+    """Deviation of a contestant over its training seeds, logits."""
 
     def quality(self) -> tuple[Floats, Floats, Floats]:
         """b, c and mean gap in deviations, of every contestant: the better ones are longer."""
@@ -97,18 +101,21 @@ class LengthBiasedBoard:
         """(contestants,) population win rates at equal length, per cent, by Gauss–Hermite quadrature."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(80)
         slope, level, _ = self.quality()
-        spread = np.hypot(slope * self.difficulty, self.noise)
+        spread = np.sqrt((slope * self.difficulty) ** 2 + self.noise**2 + self.uneven**2)
         logits = level[:, None] + spread[:, None] * nodes
         return 100 * (weights / weights.sum() / (1 + np.exp(-logits))).sum(1)
 
     def draw(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """(contestants, prompts, 2) outcomes and (contestants, prompts) gaps in characters."""
-        shape = (self.contestants, self.prompts)
-        slope, level, gap = self.quality()
+        """(contestants, seeds, prompts, 2) outcomes and (contestants, seeds, prompts) gaps in characters."""
+        shape = (self.contestants, self.seeds, self.prompts)
+        slope, level, gap = (part[:, None, None] for part in self.quality())
         difficulty = rng.normal(size=self.prompts)
-        alone = rng.normal(size=shape)
-        gaps = gap[:, None] + self.confounded * difficulty + np.sqrt(1 - self.confounded**2) * alone
-        logits = self.length * np.tanh(gaps) + self.difficulty * slope[:, None] * difficulty + level[:, None]
+        alone = rng.normal(size=(self.contestants, 1, self.prompts))
+        gaps = gap + self.confounded * difficulty + np.sqrt(1 - self.confounded**2) * alone
+        if self.seeds > 1:
+            gaps = gaps + rng.normal(0, 0.5, shape)
+            level = level + rng.normal(0, self.uneven, (*shape[:2], 1))
+        logits = self.length * np.tanh(gaps) + self.difficulty * slope * difficulty + level
         p = 1 / (1 + np.exp(-(logits + self.noise * rng.normal(size=shape))))
         return (rng.random((*shape, 2)) < p[..., None]).astype(float), np.round(400 * gaps)
 
@@ -125,6 +132,8 @@ BOARDS = {
     "3 × 100, gap ~ difficulty 0.5": LengthBiasedBoard(contestants=3, confounded=0.5),
     "6 × 40": LengthBiasedBoard(prompts=40),
     "6 × 400": LengthBiasedBoard(prompts=400),
+    "6 × 150, 3 seeds ± 8 points": LengthBiasedBoard(prompts=150, seeds=3, uneven=0.35),
+    "6 × 150, 10 seeds ± 8 points": LengthBiasedBoard(prompts=150, seeds=10, uneven=0.35),
 }
 
 
@@ -138,9 +147,10 @@ def length_control(boards: int, seed: int, *, draws: int = 200) -> list[Row]:
         for number in track(range(boards), name, console=Console(stderr=True), transient=True):
             outcomes, gaps = board.draw(rng)
             counts = scoring.bootstrap_counts(board.prompts, draws, seed + number)
-            fits = refits(outcomes, gaps, counts, seed=seed + number)
-            raw, estimates = outcomes.mean((1, 2)), fits.win_rates
-            resampled = counts @ outcomes.mean(-1).T / board.prompts
+            scored = outcomes.mean(-1)
+            fits = refits(scored, gaps, counts, seed=seed + number)
+            raw, estimates = scored.mean((1, 2)), fits.win_rates
+            resampled = np.stack(scoring.all_bootstrap_means(list(scored), counts, seed + number), 1)
             for method, centre, bounds in (
                 ("LC", estimates, interval(fits)[1:]),
                 ("LC, percentiles of refits", estimates, np.percentile(fits.draws, [2.5, 97.5], axis=0)),

@@ -136,6 +136,22 @@ def judged(rate: float, accuracy: float, leaning: float, labelled: int) -> Trial
     return trial
 
 
+def judged_seeds(seeds: int, labelled: int, *, everywhere: bool) -> Trial:
+    """300 prompts, seeds that deviate by 8 points; a fifth is judged won whatever it is. Labels of one seed or all."""
+
+    def trial(rng: Generator) -> tuple[float, Bounds]:
+        truth = (rng.random((seeds, 300)) < 0.5 + rng.normal(0, 0.08, (seeds, 1))).astype(float)
+        judge = np.where(rng.random(truth.shape) < 0.2, 1.0, truth)
+        labels = np.full(truth.shape, np.nan)
+        chosen = rng.permutation(300)[:labelled]
+        of = rng.integers(0, seeds, labelled) if everywhere else 0
+        labels[of, chosen] = truth[of, chosen]
+        found = scoring.corrected_win_rate(judge, labels)
+        return 50, (found.low, found.high)
+
+    return trial
+
+
 def powered(values: list[float], chances: list[float]) -> Trial:
     """As many prompts as are said to be needed: is p < 0.05? Told as an interval that holds the truth."""
     gaps, weights = np.array(values), np.array(chances)
@@ -171,6 +187,9 @@ def rows(draws: int) -> Iterator[Row]:
     yield Row("power", "one order, 15 points", 80, powered([-1, 0, 1], [0.15, 0.55, 0.30]))
     yield Row("power", "one order, 5 points", 80, powered([-1, 0, 1], [0.2, 0.55, 0.25]))
     yield Row("power", "two orders, 8.5 points", 80, powered([-1, -0.5, 0, 0.5, 1], [0.08, 0.12, 0.5, 0.15, 0.15]))
+    for seeds, everywhere in ((3, False), (3, True), (10, False)):
+        setting = f"{seeds} seeds ± 8 points, 100 labels of {'all' if everywhere else 'one'}"
+        yield Row("corrected win rate", setting, 95, judged_seeds(seeds, 100, everywhere=everywhere))
 
 
 def main() -> None:

@@ -40,6 +40,11 @@ class Entrant:
     kind: str
     contestants: tuple[schema.Contestant, ...]
 
+    @property
+    def contends(self) -> bool:
+        """Whether it is ranked: neither whom all are compared with, nor a canary."""
+        return self.kind not in (*BASELINES, "canary")
+
 
 class _Given(NamedTuple):
     """What one contestant answered, prompt by prompt."""
@@ -76,10 +81,20 @@ class Panel:
     category: str | None = None
     """Where only its prompts are looked at."""
 
+    @property
+    def contestants(self) -> list[Entrant]:
+        """Everybody who is ranked."""
+        return [entrant for entrant in self.entrants if entrant.contends]
+
     @cached_property
-    def baseline(self) -> schema.Contestant | None:
+    def standard(self) -> Entrant | None:
         """Whom everybody but the canaries is compared with; None where responses are only rated."""
-        return next((e.contestants[0] for e in self.entrants if e.kind in BASELINES), None)
+        return next((e for e in self.entrants if e.kind in BASELINES), None)
+
+    @property
+    def baseline(self) -> schema.Contestant | None:
+        """The `standard`'s only contestant."""
+        return self.standard.contestants[0] if self.standard else None
 
     @property
     def rated_alone(self) -> bool:
@@ -197,23 +212,25 @@ class Panel:
 
     def said_by_members(self) -> Floats:
         """(members, comparisons) outcomes of all contestants but the canaries, on which it is easy to agree."""
-        pairs = [self.pairs(e) for e in self.entrants if e.kind != "canary" and e.kind not in BASELINES]
+        pairs = [self.pairs(e) for e in self.contestants]
         both = np.unique(np.concatenate([np.stack([o.ravel(), t.ravel()], 1) for o, t in pairs]), axis=0)
         both = both[(both >= 0).all(1)]
         return np.array([scoring.prompt_outcomes(said.outcomes(both[:, 0], both[:, 1])) for _, said in self.members])
 
 
 def grouped(contestants: Sequence[schema.Contestant], *, per_seed: bool = False) -> list[Entrant]:
-    """Contestants grouped over their seeds; equal names with other settings are told apart by those."""
+    """Contestants of one kind grouped over their seeds; equal names are told apart by settings and kind."""
     by_name: dict[str, list[schema.Contestant]] = defaultdict(list)
     for contestant in contestants:
         by_name[contestant.name].append(contestant)
     result = []
     for name, same in by_name.items():
         varying = _varying([c.settings for c in same])
+        kinds = {c.kind for c in same}
         groups: dict[str, list[schema.Contestant]] = defaultdict(list)
         for contestant in same:
-            shown = ", ".join(f"{key}={contestant.settings.get(key)}" for key in varying)
+            told = [f"{key}={contestant.settings.get(key)}" for key in varying]
+            shown = ", ".join([contestant.kind, *told] if len(kinds) > 1 else told)
             label = f"{name} ({shown})" if shown else name
             if per_seed and contestant.seed is not None and contestant.kind == "method":
                 label += f", seed {contestant.seed}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -82,7 +83,16 @@ class Reporter:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show live bars while within, on a terminal."""
+        """Show live bars while within, on a terminal; for whom it is not given, it is `running`."""
+        before = _RUNNING.set(self)
+        try:
+            with self._shown():
+                yield
+        finally:
+            _RUNNING.reset(before)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
         if self.quiet or not self.console.is_terminal:
             yield
             return
@@ -111,6 +121,25 @@ class Reporter:
         yield bar
         bar.finish()
 
+    @contextmanager
+    def patient(self, label: str, unit: str = "items") -> Iterator[Callable[[int, int], None]]:
+        """For work that is mostly over at once: given what is done of how much, shows a bar after two seconds."""
+        began, bars = time.monotonic(), list[Bar]()
+
+        def reach(done: int, total: int) -> None:
+            if not bars and time.monotonic() - began > _PATIENCE:
+                bars.append(Bar(self, label, total, unit))
+            for bar in bars:
+                bar.reach(done, total)
+
+        yield reach
+        for bar in bars:
+            bar.finish()
+
+
+_PATIENCE = 2.0
+"""Seconds."""
+
 
 def aside(*, quiet: bool = False) -> Reporter:
     """Bars on a terminal's stderr, for commands whose stdout is the answer; nothing anywhere else."""
@@ -121,6 +150,14 @@ def aside(*, quiet: bool = False) -> Reporter:
 def silent() -> Reporter:
     """For tests and libraries."""
     return Reporter(Console(quiet=True), quiet=True)
+
+
+_RUNNING: ContextVar[Reporter | None] = ContextVar("running", default=None)
+
+
+def running() -> Reporter:
+    """Who tells what is going on here; silent outside of `Reporter.running`."""
+    return _RUNNING.get() or silent()
 
 
 class Owed(Exception):

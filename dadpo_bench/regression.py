@@ -16,7 +16,7 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.judging.judgments import told_apart
 from dadpo_bench.leaderboard import number
 from dadpo_bench.open_board import is_open
-from dadpo_bench.panels import BASELINES, DRAWS, SEED, Entrant, Panel, panels
+from dadpo_bench.panels import DRAWS, SEED, Entrant, Panel, panels
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, scored_boards
@@ -242,9 +242,7 @@ def _rows(store: Store, reporter: Reporter) -> list[_Row]:
 
 def _standing(panel: Panel) -> Iterator[tuple[Entrant, dict[str, Floats]]]:
     """Everybody who is neither baseline nor canary and was scored: (seeds,) by prompt."""
-    for entrant in panel.entrants:
-        if entrant.kind in (*BASELINES, "canary"):
-            continue
+    for entrant in panel.contestants:
         outcomes = panel.standing(entrant)
         given = {p: o for p, o in zip(panel.prompts, outcomes.T, strict=True) if not np.isnan(o).all()}
         if given:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import registry, scoring
 from dadpo_bench.errors import UserError
-from dadpo_bench.panels import BASELINES, Panel, panels
+from dadpo_bench.panels import Panel, panels
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import Store, schema, scored_boards
@@ -169,7 +169,7 @@ def _known(kind: str, name: str | None, names: set[str]) -> None:
 
 
 def _board(session: Session, protocol: schema.Protocol, panel: Panel, aim: Aim, reporter: Reporter) -> Board | None:
-    entrants = [e for e in panel.entrants if e.kind not in (*BASELINES, "canary")]
+    entrants = panel.contestants
     standing = {e.label: panel.unit * scoring.nanmean(panel.standing(e), 0) for e in entrants}
     pairs = []
     with reporter.bar(panel.task.name, math.comb(len(standing), 2), "pairs") as bar:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
 from dadpo_bench.panels import BASELINES, SEED, Entrant, Floats, Panel, panels
+from dadpo_bench.progress import running
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
 
@@ -64,11 +65,11 @@ class Controlled:
 
     length_controlled_win_rate: float | None = None
     length_controlled_se: float | None = None
-    """By refits in the bootstrap over prompts; null where coefficients were given."""
+    """By refits in the bootstrap over prompts and seeds; null where coefficients were given."""
     length_controlled_low: float | None = None
     length_controlled_high: float | None = None
     length_control: str = ""
-    """`fitted`, `fitted without difficulty` on boards of few contestants, or `given coefficients`."""
+    """`fitted`, `fitted without difficulty` on boards of few contestants, or `given coefficients`; why not."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Corrected:
     corrected_low: float | None = None
     corrected_high: float | None = None
     corrected_labels: int | None = None
+    """Prompts with a label; of too few no rate is made."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Lens(Protocol):
         ...
 
     def corrected(self, panel: Panel, entrant: Entrant, outcomes: Floats) -> Corrected:
-        """(prompts,) outcomes of the judge → the corrected win rate, where there are labels."""
+        """(seeds, prompts) outcomes of the judge → the corrected win rate, where there are labels."""
         ...
 
     def styled(self, panel: Panel) -> Mapping[str, Styled]:
@@ -154,7 +156,7 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
     """Every entrant's row; but for the baseline's, rows without any judged prompt are left out.
 
     A category of fewer than `FEW` prompts has no interval, and nothing that is fitted. `fit_lengths=False` leaves out
-    length control, which takes minutes where there are hundreds of thousands of verdicts.
+    length control, which takes half a minute where there are a million verdicts.
     """
     orders, means = panel.all_orders, panel.all_means
     few = panel.category is not None and len(panel.prompts) < FEW
@@ -166,9 +168,8 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
         summary = scoring.summary_of(orders[place], means[place])
         if panel.baseline is None and panel.judgments.pointwise:  # nobody is met: unscored is what has no rating
             summary = replace(summary, unscored=int(np.isnan(panel.ratings(entrant)).sum()))
-        outcomes = scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0)
-        given = lens.controlled(panel, entrant) if lens and entrant.kind != "canary" else None
-        asked = lens is not None and entrant.kind not in (*BASELINES, "canary")
+        outcomes, asked = scoring.prompt_outcomes(orders[place]), lens if entrant.contends else None
+        given = asked.controlled(panel, entrant) if asked else None
         rows.append(
             Row(
                 contestant=entrant.label,
@@ -180,7 +181,7 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
                 controlled=given or controlled.get(entrant.label, Controlled()),
                 rated=rated.get(entrant.label, Rated()),
                 styled=styled.get(entrant.label, Styled()),
-                corrected=lens.corrected(panel, entrant, outcomes) if lens and asked else Corrected(),
+                corrected=asked.corrected(panel, entrant, outcomes) if asked else Corrected(),
                 single=_single(panel, entrant),
                 texts=_texts(panel, entrant),
                 divergence=_divergence(panel, entrant),
@@ -194,16 +195,16 @@ def rows_of(panel: Panel, lens: Lens | None = None, *, fit_lengths: bool = True)
 
 
 def _controlled(panel: Panel, orders: Sequence[Floats]) -> dict[str, Controlled]:
-    """By label: the fit over everybody who meets the baseline, seeds averaged before it."""
-    met = [place for place, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
-    baseline = next((e for e in panel.entrants if e.kind in BASELINES), None)
-    if not met or baseline is None:
+    """By label: the fit over everybody who meets the baseline."""
+    met = [place for place, entrant in enumerate(panel.entrants) if entrant.contends]
+    if not met or panel.standard is None:
         return {}
-    outcomes = np.stack([scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0) for place in met])
-    theirs = scoring.nanmean(panel.lengths(baseline), 0)
-    gaps = np.stack([theirs - scoring.nanmean(panel.lengths(panel.entrants[place]), 0) for place in met])
+    outcomes = [scoring.prompt_outcomes(orders[place]) for place in met]
+    theirs = scoring.nanmean(panel.lengths(panel.standard), 0)
+    gaps = [theirs - panel.lengths(panel.entrants[place]) for place in met]
     counts = scoring.bootstrap_counts(len(panel.prompts), REFITS, SEED)
-    fitted = scoring.length_controlled(outcomes, gaps, counts, seed=SEED)
+    with running().patient(f"length control, {panel.task.name}", "fits") as reach:
+        fitted = scoring.length_controlled(outcomes, gaps, counts, seed=SEED, told=reach)
     return {
         panel.entrants[place].label: Controlled(
             found.win_rate,
@@ -218,8 +219,8 @@ def _controlled(panel: Panel, orders: Sequence[Floats]) -> dict[str, Controlled]
 
 def _rated(panel: Panel, orders: Sequence[Floats], means: Sequence[Floats]) -> dict[str, Rated]:
     """By label: in a star, where everybody meets the baseline alone, a rating is the logit of the mean outcome."""
-    star = [place for place, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
-    if not star or panel.baseline is None:
+    star = [place for place, entrant in enumerate(panel.entrants) if entrant.contends]
+    if not star or panel.standard is None:
         return {}
     by_prompt = [scoring.nanmean(scoring.prompt_outcomes(orders[place]), 0) for place in star]
     found = scoring.star_ratings(
@@ -227,8 +228,7 @@ def _rated(panel: Panel, orders: Sequence[Floats], means: Sequence[Floats]) -> d
         np.stack([means[place] for place in star], axis=1),
         np.array([float((~np.isnan(given)).sum()) for given in by_prompt]),
     )
-    labels = [next(e.label for e in panel.entrants if e.kind in BASELINES)]
-    labels += [panel.entrants[place].label for place in star]
+    labels = [panel.standard.label, *(panel.entrants[place].label for place in star)]
     return {label: Rated(*rating.as_data().values()) for label, rating in zip(labels, found, strict=True)}
 
 
@@ -262,6 +262,8 @@ def _texts(panel: Panel, entrant: Entrant) -> Texts:
 
 
 def _divergence(panel: Panel, entrant: Entrant) -> Divergence:
+    if panel.category is not None:  # it is measured on the task's samples together
+        return Divergence()
     rows = [row for c in entrant.contestants if (row := panel.divergences.get(c.key)) is not None]
     if len(rows) < len(entrant.contestants):
         return Divergence()

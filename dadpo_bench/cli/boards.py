@@ -45,7 +45,7 @@ def leaderboard(
         bool,
         typer.Option(
             "--length-controlled/--no-length-controlled",
-            help="Fit length control; leave it out where hundreds of thousands of verdicts take minutes; printed.",
+            help="Fit length control; half a minute where there are a million verdicts; printed.",
         ),
     ] = True,
     difficulty: Annotated[
@@ -82,9 +82,11 @@ def leaderboard(
     from dadpo_bench.leaderboard import EVERYTHING, View, render, sections, write_board
     from dadpo_bench.leaderboard.rows import as_csv
     from dadpo_bench.lenses import Lenses
+    from dadpo_bench.progress import aside
     from dadpo_bench.scores import refresh_scores
     from dadpo_bench.store import open_store
 
+    reporter = aside()
     if (length_control is None) != (difficulty is None):
         raise UserError("--length-control and --difficulty go together")
     with closing(open_store(store, create=False)) as opened, opened.read() as session:
@@ -92,20 +94,25 @@ def leaderboard(
         view = View(task, judge, per_seed, by_category, lens, fit_lengths)
         if check and (view != EVERYTHING or format is not None):
             raise UserError("--check compares the board's file: it takes --store alone")
-        if format in (Format.json, Format.csv):
-            rows = [row for section in sections(session, view) for row in section.rows]
-            typer.echo(json.dumps(rows, indent=1) if format is Format.json else as_csv(rows), nl=format is Format.json)
+        if format is not None or view != EVERYTHING:
+            with reporter.running():
+                if format in (Format.json, Format.csv):
+                    rows = [row for section in sections(session, view) for row in section.rows]
+                    text = json.dumps(rows, indent=1) + "\n" if format is Format.json else as_csv(rows)
+                else:
+                    text = render(opened, view)
+            if lens is not None:
+                lens.check()
+            typer.echo(text, nl=False)
             return
-        if format is Format.md or view != EVERYTHING:
-            typer.echo(render(opened, view), nl=False)
-            return
-    with closing(open_store(store, create=False)) as opened:
+    with closing(open_store(store, create=False)) as opened, reporter.running():
         if check:
             _check_board(opened)
             return
         if not opened.published:
             refresh_scores(opened)
-        typer.echo(f"wrote {relative(write_board(opened))}")
+        board = write_board(opened)
+    typer.echo(f"wrote {relative(board)}")
 
 
 def _check_board(opened: Store) -> None:

@@ -79,12 +79,11 @@ def import_(
     from dadpo_bench.exchange import format_named, wanted
     from dadpo_bench.exchange.stored import keep
     from dadpo_bench.leaderboard import write_board
-    from dadpo_bench.progress import Reporter
+    from dadpo_bench.progress import Reporter, aside
     from dadpo_bench.store import open_store
 
     names = dict(_renaming(pair) for pair in rename or ())
-    chosen, meant, errors = format_named(format), wanted(task, baseline), Console(stderr=True)
-    progress = Reporter(errors, quiet=not errors.is_terminal)
+    chosen, meant, progress = format_named(format), wanted(task, baseline), aside()
     with progress.running():
         with progress.bar("read", len(files), "files") as bar:
             parcel = chosen.read(files, meant._replace(told=bar.advance)).renamed(names)

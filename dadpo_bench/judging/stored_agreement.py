@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from dadpo_bench.judging.judgments import told_apart
-from dadpo_bench.panels import BASELINES, panels
+from dadpo_bench.panels import panels
 from dadpo_bench.scoring import agreement
 from dadpo_bench.store import schema, scored_boards
 
@@ -65,8 +65,7 @@ def _said(session: Session, protocol_key: str, judge_key: str) -> dict[_Cell, fl
     for panel in panels(session, protocol_key, judge_key):
         rows = {
             contestant.key: row
-            for entrant in panel.entrants
-            if entrant.kind not in (*BASELINES, "canary")
+            for entrant in panel.contestants
             for contestant, row in zip(entrant.contestants, panel.standing(entrant), strict=True)
         }
         if panel.rated_alone:  # who was rated higher is what two judges can agree on

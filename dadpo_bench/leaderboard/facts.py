@@ -17,7 +17,7 @@ from dadpo_bench.families import families
 from dadpo_bench.judging.evaluations import cited
 from dadpo_bench.judging.judgments import told_apart
 from dadpo_bench.open_board import is_open
-from dadpo_bench.panels import BASELINES, Panel
+from dadpo_bench.panels import Panel
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import schema
 
@@ -49,7 +49,7 @@ def facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, judg
     ]
     evaluations = select(schema.JudgeEvaluation).where(schema.JudgeEvaluation.judge_key == judge.key)
     found += cited(session.scalars(evaluations))
-    contestants = [(panel, e) for panel in judged for e in panel.entrants if e.kind not in (*BASELINES, "canary")]
+    contestants = [(panel, e) for panel in judged for e in panel.contestants]
     seats = members(judged)
     sees_orders = judge.kind == "pairwise" if not seats else any(member.kind == "pairwise" for member in seats)
     if sees_orders and all(panel.orders(e).shape[-1] == 1 for panel, e in contestants):

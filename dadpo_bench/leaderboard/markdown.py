@@ -23,10 +23,11 @@ REPORTED = (
 
 _LEGEND = (
     "Rates and shares are per cent, lengths characters, KL nats a token; in brackets 95 % intervals by bootstrap over",
-    "prompts and seeds. Win rate: share of prompts won against the baseline, a tie is half. Length-controlled: what it",
-    "would be of responses as long as the baseline's. Rating: Bradley–Terry, the baseline at 1000, 400 points ten wins",
-    "to one. Preference rate: share of prompts won minus share lost. Rank: one more than are proven better, so who",
-    "cannot be told apart shares it. Repetition: share of word 4-grams that a response had said before.",
+    "prompts and seeds (of three seeds that differ much they hold 90 %). Win rate: share of prompts won against the",
+    "baseline, a tie is half. Length-controlled: what it would be of responses as long as the baseline's. Rating:",
+    "Bradley–Terry, the baseline at 1000, 400 points ten wins to one. Preference rate: share of prompts won minus",
+    "share lost. Rank: one more than are proven better, so who cannot be told apart shares it. Repetition: share of",
+    "word 4-grams that a response had said before.",
 )
 
 
@@ -179,6 +180,7 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
         lines += _table(SCORES, here)
         if counter := next((row["style_counter"] for row in here if row["style_counter"]), ""):
             lines += [f"Style: token length, headers, lists and bold; tokens counted by {escape(counter)}.", ""]
+        lines += _left_out(here)
         if parts := [row for row in section.board_rows if row["task"] == task and row["category"] is not None]:
             lines += [f"#### {escape(task)} by category", "", *_table(SCORES, parts)]
     lines += ["### What they wrote", "", *_table(LOOKS, whole)]
@@ -187,6 +189,26 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
     if section.canary_rows:
         lines += ["### Canaries, against dSFT", "", "A usable judge ranks them low: upper bound below 50.", ""]
         lines += _table(CANARY, [row for row in section.canary_rows if row["category"] is None])
+    return lines
+
+
+def _left_out(rows: Sequence[Cells]) -> list[str]:
+    """Why somebody has no rate by what was brought to the board."""
+    lines = []
+    uncontrolled: dict[str, list[str]] = {}
+    for row in rows:
+        if row["length_control"] and row["length_controlled_win_rate"] is None:
+            uncontrolled.setdefault(row["length_control"], []).append(escape(row["contestant"]))
+    for reason, names in uncontrolled.items():
+        lines += [f"Not length-controlled by the given coefficients: {', '.join(names)}; {escape(reason)}.", ""]
+    few = [row for row in rows if row["corrected_labels"] is not None and row["corrected_win_rate"] is None]
+    if few:
+        matched = ", ".join(f"{escape(row['contestant'])} {row['corrected_labels']}" for row in few)
+        lines += [
+            f"Not corrected, for prompts with a label: {matched}; under {scoring.MINIMUM_LABELS} the interval says "
+            "nothing.",
+            "",
+        ]
     return lines
 
 

@@ -14,7 +14,7 @@ from dadpo_bench.judging.stored_agreement import Agreement, stored_agreement
 from dadpo_bench.leaderboard import number
 from dadpo_bench.leaderboard.markdown import CANARY
 from dadpo_bench.leaderboard.sections import Section
-from dadpo_bench.panels import BASELINES, Panel
+from dadpo_bench.panels import Panel
 from dadpo_bench.report.overview import plain, table
 from dadpo_bench.scoring import agreement, flip_rate, prompt_outcomes
 from dadpo_bench.store import schema
@@ -46,7 +46,7 @@ def _board(session: Session, section: Section) -> dict[str, Any]:
 
 def _leanings(panel: Panel) -> tuple[str, ...]:
     """(task, flips, first shown, prefers longer, agreement with `longer`): over all contestants but canaries."""
-    places = [at for at, e in enumerate(panel.entrants) if e.kind not in (*BASELINES, "canary")]
+    places = [at for at, e in enumerate(panel.entrants) if e.contends]
     if not places:
         return (panel.task.name, *["–"] * 4)
     width = max(panel.all_orders[at].shape[-1] for at in places)
@@ -75,8 +75,7 @@ def _wide(orders: Any, width: int) -> Any:
 
 
 def _baseline_lengths(panel: Panel) -> Any:
-    entrant = next((e for e in panel.entrants if e.kind in BASELINES), None)
-    return panel.lengths(entrant)[0] if entrant else np.full(len(panel.prompts), np.nan)
+    return panel.lengths(panel.standard)[0] if panel.standard else np.full(len(panel.prompts), np.nan)
 
 
 def _table_of(judge: schema.Judge) -> Any:

@@ -80,6 +80,6 @@ def _texts(session: Session, comparisons: Sequence[Comparison]) -> Iterator[tupl
         rated = select(schema.Rating.response_key, schema.Rating.raw).where(
             schema.Rating.judge_key == judge, schema.Rating.raw != ""
         )
-        for response, raw in session.execute(rated):
-            for key in of_response.get((judge, response), ()):
+        for rated_response, raw in session.execute(rated):
+            for key in of_response.get((judge, rated_response), ()):
                 yield "said", key, raw

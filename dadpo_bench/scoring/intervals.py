@@ -53,7 +53,7 @@ def all_bootstrap_means(outcomes: Sequence[Floats], counts: Counts, seed: int) -
     known = [~np.isnan(given) for given in outcomes]
     # Where every seed scored the same prompts, one product for all does; the mean of cells is that of prompts.
     even = [k for k, there in enumerate(known) if (there == there[:1]).all()]
-    drawn = {k: _drawn_seeds(len(given), draws, seed) for k, given in enumerate(outcomes)}
+    drawn = {k: drawn_seeds(len(given), draws, seed) for k, given in enumerate(outcomes)}
     means = [np.empty(draws) for _ in outcomes]
     ends = np.cumsum([len(outcomes[k]) for k in even])
     values = np.concatenate([np.where(known[k], outcomes[k], 0.0) for k in even] or [np.zeros((0, prompts))])
@@ -74,7 +74,8 @@ def all_bootstrap_means(outcomes: Sequence[Floats], counts: Counts, seed: int) -
     return means
 
 
-def _drawn_seeds(seeds: int, draws: int, seed: int) -> Floats:
+def drawn_seeds(seeds: int, draws: int, seed: int) -> Floats:
+    """(draws, seeds): how often each training seed is drawn, beside `bootstrap_counts` of the prompts."""
     return np.ones((draws, 1)) if seeds == 1 else bootstrap_counts(seeds, draws, seed + 1).astype(float)
 
 

@@ -7,8 +7,9 @@ negative where the judge likes length.
 - γ_p, a prompt's difficulty, is a ridge effect shared by the contestants. AlpacaEval scales it by a b_m of each
   contestant, from difficulties that over a hundred others have settled; from a handful of contestants b_m and γ_p are
   known up to a common factor only, and γ_p holds m's own verdict, so that b_m would chase noise. Here b = 1.
-- A cell's outcome is the mean over its orders and weighs 1 (a quasi-likelihood, so grades will do). So the fitted mean
-  is the raw win rate, and with no length effect, or equal lengths, LC is the raw win rate; both orders share a fold.
+- A cell's outcome is the mean over its orders and over the training seeds that were scored, and so is its gap. It
+  weighs 1 (a quasi-likelihood, so grades will do). So the fitted mean is the raw win rate, and with no length effect,
+  or equal lengths, LC is the raw win rate; orders and seeds share a fold.
 - Separation: a_m has the weakly informative prior N(0, 2.5²) (Gelman et al. 2008, in its normal form), c_m N(0, 100²),
   so every fit is finite. Where all of a contestant's outcomes are alike (all won, all lost, the baseline itself) length
   explains nothing: it stays out of the fit and LC is the raw win rate, in every draw.
@@ -16,16 +17,15 @@ negative where the judge likes length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dadpo_bench.scoring.intervals import Counts
-from dadpo_bench.scoring.outcomes import Floats, nanmean, prompt_outcomes
+from dadpo_bench.scoring.intervals import Counts, drawn_seeds
+from dadpo_bench.scoring.outcomes import Floats, nanmean, padded
 
 CONTESTANTS_FOR_DIFFICULTY = 4
 """With fewer, a prompt's difficulty can hardly be told from the verdicts themselves: it is dropped."""
@@ -39,7 +39,7 @@ _PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, _DROPPED)
 _FOLDS = 5
 _CHUNK = 100_000
 """Cells in one batch of fits: their arrays stay in the processor's cache."""
-_STEPS, _TOLERANCE = 200, 1e-6
+_STEPS, _TOLERANCE = 200, 1e-4
 """Of Newton's method; it converges quadratically, so the last step's size is far above what is left."""
 
 
@@ -49,7 +49,7 @@ class LengthControlled:
 
     win_rate: float | None
     standard_error: float | None
-    """Deviation of the refits over resampled prompts, never that of predictions over prompts."""
+    """Deviation of the refits over resampled prompts and seeds, never that of predictions over prompts."""
     ci_low: float | None
     ci_high: float | None
     length_effect: float | None
@@ -60,17 +60,24 @@ class LengthControlled:
     """Refits behind error and interval: draws that hold a scored prompt of this contestant."""
 
 
-def length_controlled(outcomes: Floats, length_gaps: Floats, counts: Counts, *, seed: int) -> list[LengthControlled]:
+def length_controlled(
+    outcomes: Iterable[Floats],
+    length_gaps: Iterable[Floats],
+    counts: Counts,
+    *,
+    seed: int,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> list[LengthControlled]:
     """All contestants of one task together → their length-controlled win rates, in order.
 
-    `outcomes`: (contestants, prompts) or (contestants, prompts, orders) in [0, 1], NaN where unscored. `length_gaps`:
-    (contestants, prompts), characters of the baseline − characters of the contestant, known wherever an outcome is.
-    Several training seeds of a contestant are averaged before, outcomes and gaps alike: their variance is then in no
-    interval here. `counts`: (draws, prompts) of `bootstrap_counts`; every draw is refitted, so a few hundred rows do
-    (the first rows of a larger draw are those of a smaller one); without any there is no error. `seed` deals cells to
-    folds. Raises `ValueError` for a scored cell without a length.
+    `outcomes`: of each contestant (prompts,) or (seeds, prompts) in [0, 1], NaN where unscored. `length_gaps`: alike,
+    characters of the baseline − characters of the contestant, known wherever an outcome is. `counts`: (draws, prompts)
+    of `bootstrap_counts`, crossed with as many draws of the training seeds as everywhere (`all_bootstrap_means`); every
+    draw is refitted, so a few hundred rows do (the first rows of a larger draw are those of a smaller one); without any
+    there is no error. `seed` draws seeds and deals cells to folds. `told` hears how many fits of how many are done.
+    Raises `ValueError` for a scored cell without a length.
     """
-    fits = refits(outcomes, length_gaps, counts, seed=seed)
+    fits = refits(outcomes, length_gaps, counts, seed=seed, told=told)
     drawn = (~np.isnan(fits.draws)).sum(0)
     rates = (100 * shares for shares in (fits.win_rates, *interval(fits)))
     columns = zip(*rates, fits.length_effects, drawn, strict=True)
@@ -100,36 +107,60 @@ class Refits(NamedTuple):
     difficulty: bool
 
 
-def refits(outcomes: Floats, length_gaps: Floats, counts: Counts, *, seed: int) -> Refits:
+def refits(
+    outcomes: Iterable[Floats],
+    length_gaps: Iterable[Floats],
+    counts: Counts,
+    *,
+    seed: int,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> Refits:
     """As `length_controlled`, before it is summed up.
 
     The penalty is chosen once, on the data; σ, coefficients and difficulties are found anew in every draw, in which a
     prompt drawn twice is two prompts of the same difficulty.
     """
-    y = outcomes if outcomes.ndim == 2 else prompt_outcomes(outcomes)
+    by_seed = [np.atleast_2d(row) for row in outcomes]
+    y, gaps = padded(by_seed), padded(length_gaps)
     known = ~np.isnan(y)
-    if np.isnan(length_gaps[known]).any():
+    if np.isnan(gaps[known]).any():
         raise ValueError("a scored cell has no length")
-    y, gaps = np.where(known, y, 0.0), np.where(known, length_gaps, 0.0)
-    scored = known.sum(1)
-    level = y.sum(1) / np.where(scored, scored, np.nan)
+    y, gaps = np.where(known, y, 0.0), np.where(known, gaps, 0.0)
+    answered = known.any(1)
+    level = nanmean(nanmean(padded(by_seed), 1), 1)
     # A share of the cells' spread rather than equality: the mean of equal numbers may be off by rounding.
-    fitted = np.flatnonzero((np.abs(y - level[:, None]) * known).max(1, initial=0) > 1e-9)
+    fitted = np.flatnonzero((np.abs(y - level[:, None, None]) * known).max((1, 2), initial=0) > 1e-9)
     difficulty = len(fitted) >= CONTESTANTS_FOR_DIFFICULTY
-    estimate, draws = level.copy(), np.where(counts @ known.T.astype(float) > 0, level, np.nan)
+    estimate, draws = level.copy(), np.where(counts @ answered.T.astype(float) > 0, level, np.nan)
     effects = np.full(len(y), np.nan)
     if len(fitted):
-        board = _Board(y[fitted], gaps[fitted], known[fitted])
-        everything = np.ones((1, y.shape[1]))
+        seeds = [len(by_seed[place]) for place in fitted]
+        board = _Board(y[fitted], gaps[fitted], known[fitted].astype(float))
+        cells, everything = board.cells(), np.ones((1, y.shape[-1]))
+        searched = _FOLDS * len(_PENALTIES) if difficulty else 0
+        total = searched + len(counts)
         # The systems are too small for BLAS's threads, which beside other work cost twenty times what they do.
         with threadpool_limits(1, "blas"):
-            penalty = board.penalty(seed) if difficulty else _DROPPED
-            whole = board.fit(everything, penalty)
-            if len(counts):
-                draws[:, fitted] = np.concatenate([fit.predicted for fit in board.fits(counts, penalty, whole)])
+            penalty = board.penalty(seed, lambda done: told(done, total)) if difficulty else _DROPPED
+            whole = board.fit(cells, everything, penalty)
+            done = 0
+            for fit in board.fits(counts, _drawn(seeds, len(counts), seed), penalty, whole):
+                draws[done : done + len(fit.predicted), fitted] = fit.predicted
+                done += len(fit.predicted)
+                told(searched + done, total)
         estimate[fitted] = whole.predicted[0]
-        effects[fitted] = np.where(board.spread(everything)[0] > 0, whole.theta[0, :, 0], np.nan)
-    return Refits(estimate, draws, effects, scored.astype(float), difficulty)
+        effects[fitted] = np.where(cells.spread(everything)[0] > 0, whole.theta[0, :, 0], np.nan)
+    return Refits(estimate, draws, effects, answered.sum(1).astype(float), difficulty)
+
+
+def _drawn(seeds: list[int], draws: int, seed: int) -> Floats | None:
+    """(draws, M, S): how often each seed of each contestant is drawn; None where nobody has two."""
+    if max(seeds) == 1:
+        return None
+    drawn = np.zeros((draws, len(seeds), max(seeds)))
+    for place, own in enumerate(seeds):
+        drawn[:, place, :own] = drawn_seeds(own, draws, seed)
+    return drawn
 
 
 def interval(fits: Refits) -> tuple[Floats, Floats, Floats]:
@@ -161,22 +192,26 @@ class _Fit(NamedTuple):
     """(B, M): mean prediction at Δ = 0 over a contestant's scored prompts, each as often as it was drawn."""
 
 
-@dataclass(frozen=True)
-class _Board:
-    """The (M, P) cells that are fitted; `known` says which are scored."""
+class _Cells(NamedTuple):
+    """What is fitted, seeds averaged, of each draw or of all alike: (B or 1, M, P) each; 0 where nothing is known."""
 
     y: Floats
     gaps: Floats
-    known: NDArray[np.bool_]
+    known: Floats
+    """1 where scored, else 0."""
+
+    def of(self, weights: Floats) -> Floats:
+        """(B, P) weights → (B, M): those of the prompts that a contestant was scored on, summed."""
+        return _weighed(weights, self.known)
 
     def spread(self, weights: Floats) -> Floats:
         """(B, P) weights → (B, M): σ, the weighted sample deviation of Δ; 0 where it does not vary."""
-        total = weights @ self.known.T.astype(float)
-        centre = self.gaps.sum(1) / np.maximum(self.known.sum(1), 1)
-        gaps = (self.gaps - centre[:, None]) * self.known
-        first, second = weights @ gaps.T, weights @ (gaps**2).T
+        total = self.of(weights)
+        centre = self.gaps.sum(-1) / np.maximum(self.known.sum(-1), 1)
+        gaps = (self.gaps - centre[..., None]) * self.known
+        first, second = _weighed(weights, gaps), _weighed(weights, gaps**2)
         variance = (second - first**2 / np.maximum(total, 1)) / np.maximum(total - 1, 1)
-        rounding = 1e-12 * (1 + np.abs(self.gaps).max(1) ** 2)
+        rounding = 1e-12 * (1 + np.abs(self.gaps).max(-1) ** 2)
         spread: Floats = np.sqrt(np.where(variance > rounding, variance, 0.0))
         return spread
 
@@ -186,36 +221,57 @@ class _Board:
         x: Floats = np.tanh(self.gaps / np.where(spread > 0, spread, np.inf))
         return x
 
+
+def _weighed(weights: Floats, cells: Floats) -> Floats:
+    """(B, P) weights and (B or 1, M, P) → (B, M) sums over prompts."""
+    found: Floats = (weights[:, None] @ cells.swapaxes(-1, -2))[:, 0]
+    return found
+
+
+@dataclass(frozen=True)
+class _Board:
+    """The (M, S, P) outcomes, gaps and whether they are known, 0 where they are not."""
+
+    y: Floats
+    gaps: Floats
+    known: Floats
+
+    def cells(self, seeds: Floats | None = None) -> _Cells:
+        """Each seed once, or (B, M, S) times: a prompt's outcome is the mean over the drawn seeds that scored it."""
+        drawn = np.ones((1, *self.y.shape[:2])) if seeds is None else seeds
+        y, gaps, count = ((drawn[:, :, None] @ part)[:, :, 0] for part in (self.y, self.gaps, self.known))
+        often = np.maximum(count, 1)
+        return _Cells(y / often, gaps / often, (count > 0).astype(float))
+
     def fit(
-        self, weights: Floats, penalty: float | Floats, start: _Fit | None = None, known: Floats | None = None
+        self, cells: _Cells, weights: Floats, penalty: float, start: _Fit | None = None, held: Floats | float = 0.0
     ) -> _Fit:
-        """Newton's method on B weighted boards at once: (B, P) weights, (B,) penalties, (B, M, P) cells if not all.
+        """Newton's method on B weighted boards at once: (B, P) weights, one start or B, (B, M, P) cells held out.
 
         The objective of a board is Σ_p w_p·(Σ_m loss_mp + penalty·γ_p²/2) + prior. Difficulties are diagonal in the
         Hessian and eliminated (Schur complement), which leaves a (2M, 2M) system. Steps are damped by log(1 + d)/d,
         d the largest change of a logit: convergent from anywhere, as the logistic loss is generalised self-concordant
         (Sun & Tran-Dinh 2019).
         """
-        (contestants, prompts), boards = self.y.shape, len(weights)
-        cells = self.known[None].astype(float) if known is None else known
-        x = self.x(weights)
-        w, ridge = weights[:, None, :], np.broadcast_to(np.asarray(penalty, dtype=float), boards)[:, None]
-        theta = np.zeros((boards, contestants, 2)) if start is None else np.repeat(start.theta, boards, 0)
-        gamma = np.zeros((boards, prompts)) if start is None else np.repeat(start.gamma, boards, 0)
+        boards, (_, contestants, prompts) = len(weights), cells.y.shape
+        x, known, drawn = cells.x(weights), cells.known - held, weights[:, None] > 0
+        theta, gamma = np.zeros((boards, contestants, 2)), np.zeros((boards, prompts))
+        if start is not None:
+            theta[:], gamma[:] = start.theta, start.gamma
         diagonal = np.arange(2 * contestants)
         going = np.ones(boards, dtype=bool)
         for _ in range(_STEPS):
             p = _sigmoid(theta[..., :1] * x + theta[..., 1:] + gamma[:, None, :])
-            residual, h = cells * (self.y - p), cells * p * (1 - p)
+            residual, h = known * (cells.y - p), known * p * (1 - p)
             hx = h * x
-            slopes = np.stack([(w * residual * x).sum(-1), (w * residual).sum(-1)], -1) - _PRIOR * theta
-            pull, curve = residual.sum(1) - ridge * gamma, h.sum(1) + ridge
+            slopes = np.stack([_weighed(weights, residual * x), _weighed(weights, residual)], -1) - _PRIOR * theta
+            pull, curve = residual.sum(1) - penalty * gamma, h.sum(1) + penalty
             cross = np.concatenate([hx, h], 1)  # (B, 2M, P): all a, then all c
             share = cross * (weights / curve)[:, None, :]
             system = -(share @ cross.swapaxes(-1, -2))
-            system[:, diagonal, diagonal] += np.concatenate([(w * hx * x).sum(-1), (w * h).sum(-1)], 1)
+            system[:, diagonal, diagonal] += np.concatenate([_weighed(weights, hx * x), _weighed(weights, h)], 1)
             system[:, diagonal, diagonal] += np.repeat(_PRIOR, contestants)
-            both = (w * hx).sum(-1)
+            both = _weighed(weights, hx)
             system[:, diagonal[:contestants], diagonal[contestants:]] += both
             system[:, diagonal[contestants:], diagonal[:contestants]] += both
             right = slopes.swapaxes(-1, -2).reshape(boards, -1) - (share @ pull[..., None])[..., 0]
@@ -223,7 +279,7 @@ class _Board:
             step_gamma = (pull - (cross.swapaxes(-1, -2) @ step)[..., 0]) / curve
             step_theta = step[..., 0].reshape(boards, 2, contestants).swapaxes(-1, -2)
             change = np.abs(step_theta[..., :1] * x + step_theta[..., 1:] + step_gamma[:, None, :])
-            size = (change * (w > 0)).max((1, 2))
+            size = (change * drawn).max((1, 2))
             damping = np.where(size > 0, np.log1p(size) / np.where(size > 0, size, 1), 1)
             theta += damping[:, None, None] * step_theta
             gamma += damping[:, None] * step_gamma
@@ -231,26 +287,32 @@ class _Board:
             if not going.any():
                 break
         theta[going] = np.nan
-        of = weights @ self.known.T.astype(float)
-        level = (w * self.known * _sigmoid(theta[..., 1:] + gamma[:, None, :])).sum(-1)
-        return _Fit(theta, gamma, np.divide(level, of, out=np.full_like(level, np.nan), where=of > 0))
+        of = cells.of(weights)
+        level = _sigmoid(theta[..., 1:] + gamma[:, None, :])
+        predicted = _weighed(weights, cells.known * level)
+        return _Fit(theta, gamma, np.divide(predicted, of, out=np.full_like(of, np.nan), where=of > 0))
 
-    def fits(self, counts: Counts, penalty: float, start: _Fit) -> Iterator[_Fit]:
-        """A fit of every draw, some draws at a time."""
-        step = max(1, _CHUNK // max(1, self.y.size))
+    def fits(self, counts: Counts, seeds: Floats | None, penalty: float, start: _Fit) -> Iterator[_Fit]:
+        """A fit of every draw of prompts and seeds, some draws at a time."""
+        cells, step = self.cells(), max(1, _CHUNK // (self.y.shape[0] * self.y.shape[-1]))
         for first in range(0, len(counts), step):
-            yield self.fit(counts[first : first + step].astype(float), penalty, start)
+            rows = slice(first, first + step)
+            drawn = cells if seeds is None else self.cells(seeds[rows])
+            yield self.fit(drawn, counts[rows].astype(float), penalty, start)
 
-    def penalty(self, seed: int) -> float:
+    def penalty(self, seed: int, told: Callable[[int], None] = lambda done: None) -> float:
         """That with the smallest loss on held-out cells: a cell is foretold from the others of its prompt and row."""
-        fold = np.random.default_rng(seed).permutation(self.y.size).reshape(self.y.shape) % _FOLDS
-        weights = np.ones((_FOLDS, self.y.shape[1]))
-        held = (fold[None] == np.arange(_FOLDS)[:, None, None]) & self.known
-        losses = []
+        cells = self.cells()
+        fold = np.random.default_rng(seed).permutation(cells.y.size).reshape(cells.y.shape) % _FOLDS
+        weights = np.ones((_FOLDS, cells.y.shape[-1]))
+        held = (fold == np.arange(_FOLDS)[:, None, None]) * cells.known
+        x, losses = cells.x(weights), list[float]()
+        fit = None
         for penalty in _PENALTIES:
-            fit = self.fit(weights, penalty, known=(self.known & ~held).astype(float))
-            logits = fit.theta[..., :1] * self.x(weights) + fit.theta[..., 1:] + fit.gamma[:, None, :]
-            losses.append(float((held * (np.logaddexp(0, logits) - self.y * logits)).sum()))
+            fit = self.fit(cells, weights, penalty, fit, held)
+            logits = fit.theta[..., :1] * x + fit.theta[..., 1:] + fit.gamma[:, None, :]
+            losses.append(float((held * (np.logaddexp(0, logits) - cells.y * logits)).sum()))
+            told(_FOLDS * len(losses))
         return _PENALTIES[int(np.argmin(losses))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,14 @@ def nanmean(values: Floats, axis: int) -> Floats:
     total = np.where(known, values, 0.0).sum(axis)
     mean: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return mean
+
+
+def padded(rows: Iterable[Floats], inner: int = 0) -> Floats:
+    """Rows of (prompts, …) or (seeds, prompts, …), `inner` dimensions behind prompts → (P, seeds, prompts, …)."""
+    whole = [np.asarray(row, dtype=float) for row in rows]
+    whole = [row[None] if row.ndim == 1 + inner else row for row in whole]
+    most = max(len(row) for row in whole)
+    return np.stack([np.concatenate([r, np.full((most - len(r), *r.shape[1:]), np.nan)]) for r in whole])
 
 
 def prompt_outcomes(orders: Floats) -> Floats:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dadpo_bench.scoring.bradley_terry import SCALE, Rating, checked, fit, ratings, standings
 from dadpo_bench.scoring.intervals import Counts, bootstrap_counts
-from dadpo_bench.scoring.outcomes import Floats, nanmean
+from dadpo_bench.scoring.outcomes import Floats, nanmean, padded
 
 STYLE_DRAWS = 500
 """Bootstrap draws of style-controlled ratings: each refits all comparisons, where plain ratings need their means."""
@@ -140,7 +140,7 @@ def style_ratings(
     round pairs are written. Comparisons without a style (NaN) are left out. Intervals refit the first STYLE_DRAWS of
     `counts`, crossed over seeds and prompts. Raises `ValueError` as `bradley_terry_ratings`.
     """
-    scored, styles = _padded(outcomes, 0), _padded(differences, 1)
+    scored, styles = padded(outcomes), padded(differences, 1)
     scored = np.where(np.isnan(styles).any(-1), np.nan, scored)
     by_prompt = nanmean(scored, 1)
     contestants = checked(pairs, by_prompt, baseline)
@@ -183,14 +183,6 @@ def style_ratings(
         len(counts),
         diverged,
     )
-
-
-def _padded(rows: Iterable[Floats], inner: int) -> Floats:
-    """Rows of (prompts, …) or (seeds, prompts, …), `inner` dimensions behind prompts → (P, seeds, prompts, …)."""
-    whole = [np.asarray(row, dtype=float) for row in rows]
-    whole = [row[None] if row.ndim == 1 + inner else row for row in whole]
-    most = max(len(row) for row in whole)
-    return np.stack([np.concatenate([r, np.full((most - len(r), *r.shape[1:]), np.nan)]) for r in whole])
 
 
 def _weights(known: NDArray[np.bool_], counts: Counts, seeds: list[Counts | None] | None) -> Floats:

@@ -13,13 +13,20 @@ from dadpo_bench.types import Outcome, Prompt, Rating, Reply, Response, Verdict
 OUTCOMES = {"W": Outcome.win, "L": Outcome.loss, "T": Outcome.tie}
 
 
-def made(path: Path, judges: Mapping[str, Mapping[str, str]], words: Mapping[str, int] = {}) -> str:
-    """A store of one board: by judge and contestant a letter a prompt; `words` lengthens somebody's responses."""
+def made(
+    path: Path, judges: Mapping[str, Mapping[str, str]], words: Mapping[str, int] = {}, twins: Sequence[str] = ()
+) -> str:
+    """A store of one board: by judge and contestant a letter a prompt.
+
+    `words` lengthens somebody's responses; `twins` say what the baseline does.
+    """
     names = dict.fromkeys(name for said in judges.values() for name in said)
     count = max(len(letters) for said in judges.values() for letters in said.values())
     prompts = tuple(Prompt(id=str(i), turns=(f"question {i}",), category="ab"[i % 2]) for i in range(count))
     responses = {
-        name: {p.key: response(p, name, i, words.get(name, 1)) for i, p in enumerate(prompts)}
+        name: {
+            p.key: response(p, "base" if name in twins else name, i, words.get(name, 1)) for i, p in enumerate(prompts)
+        }
         for name in ("base", *names)
     }
     judged = [

@@ -3,17 +3,30 @@
 import csv
 import io
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from dadpo_bench import scoring
 from dadpo_bench.cli import app
+from dadpo_bench.exchange import JudgedBy, Judgment, Parcel
+from dadpo_bench.exchange.stored import keep
+from dadpo_bench.judging import judgments
 from dadpo_bench.leaderboard.sections import View, sections
-from dadpo_bench.store import open_store
-from tests.leaderboard.open_boards import made, rated
+from dadpo_bench.lenses import Lenses, _counter
+from dadpo_bench.places import REFERENCE_STORE
+from dadpo_bench.scores import Divergence, rows_of
+from dadpo_bench.store import open_store, schema
+from dadpo_bench.tasks import Task
+from dadpo_bench.types import Prompt, Rating
+from tests.leaderboard.open_boards import made, rated, response
+from tests.regression.boards import Stands, panel_of
 
 # Of 40 prompts: "best" wins 36, "good" and "fair" 20 and 18 of the same, "poor" 2.
 BOARD = {
@@ -123,6 +136,77 @@ def test_coefficients_need_difficulties(store: str) -> None:
     assert (result.exit_code, "go together" in result.stderr) == (2, True)
 
 
+def coefficients_of(folder: Path, *names: str, prompts: int = 40) -> list[str]:
+    """Files of coefficients 0 for these, and of difficulties of so many prompts, as options."""
+    coefficients, difficulty = folder / "c.csv", folder / "d.json"
+    head = ",np.tanh(std_delta_len),instruction_difficulty,not_gamed_baseline.astype(float)\n"
+    coefficients.write_text(head + "".join(f"{name},0,0,0\n" for name in names))
+    difficulty.write_text(json.dumps([{"instruction": f"question {i}", "difficulty": 1.0} for i in range(prompts)]))
+    return ["--length-control", str(coefficients), "--difficulty", str(difficulty)]
+
+
+def test_coefficients_of_the_baseline_are_nobodys(store: str, tmp_path: Path) -> None:
+    found = rows(store, *coefficients_of(tmp_path, "base", "good"))
+    assert (found["base"]["length_controlled_win_rate"], found["base"]["length_control"]) == (None, "")
+    assert found["good"]["length_controlled_win_rate"] == pytest.approx(50)
+
+
+def test_a_board_whose_difficulties_are_not_told_has_an_empty_cell_and_says_so(store: str, tmp_path: Path) -> None:
+    options = coefficients_of(tmp_path, "good", prompts=38)
+    assert rows(store, *options)["good"]["length_controlled_win_rate"] is None
+    board = ran("leaderboard", "--store", store, *options)
+    assert "Not length-controlled by the given coefficients: good; a length-controlled win rate needs" in board
+    assert "2 have none, the first 'question 38'" in board
+    assert next(line for line in board.split("\n") if "| fair |" in line).split("|")[4].strip().startswith("4")
+
+
+def test_coefficients_are_nothing_to_a_board_that_only_rates(tmp_path: Path) -> None:
+    rated = made(tmp_path / "x.sqlite3", {"j": BOARD})
+    task = Task(name="t", domain="out", split="heldout", prompts=(Prompt(id="0", turns=("question 0",)),))
+    answers = {"good": {task.prompts[0].key: response(task.prompts[0], "good", 0, 1)}}
+    said = JudgedBy("k", "pointwise", {"judge": "k"}, [Judgment("good", task.prompts[0].key, Rating(value=7.0))])
+    with closing(open_store(rated)) as opened:
+        keep(opened, Parcel(task, answers, "", [said]))
+    found = json.loads(ran("leaderboard", "--store", rated, "--format", "json", *coefficients_of(tmp_path, "good")))
+    by_judge = {row["judge"]: row for row in found if row["contestant"] == "good"}
+    assert by_judge["j"]["length_controlled_win_rate"] == pytest.approx(50)
+    assert by_judge["k"]["length_controlled_win_rate"] is None
+
+
+def test_a_board_of_several_stores_is_seen_through_one_lens() -> None:
+    words = scoring.TokenCounter("words", lambda text: len(text.split()))
+    with patch("dadpo_bench.lenses._counter", lambda models: words):
+        board = ran(
+            "leaderboard", "--style", "--no-length-controlled", "--store", str(REFERENCE_STORE), "--format", "md"
+        )
+    assert board.count("tokens counted by words") == 4  # two tasks of either store
+
+
+def test_tokens_are_counted_by_the_students_tokenizer_where_it_is_at_hand(
+    tiny_models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    counter = _counter((str(tmp_path / "gone"), str(tiny_models[1])))
+    assert counter.name == f"the tokenizer of {tiny_models[1].name}"
+    assert counter.count("some words") > 0
+
+
+def test_a_category_has_no_divergence_of_its_own() -> None:
+    teacher = Stands("teacher", "teacher")
+    panel = panel_of("pairwise", [teacher, Stands("dpo", orders="WW WL LL", kl=(0.4, 0.5))])
+    whole, part = ({row.contestant: row for row in rows_of(one)}["dpo"] for one in (panel, panel.of("writing")))
+    assert whole.divergence == Divergence(0.4, 0.5)
+    assert part.divergence == Divergence()
+
+
+def test_an_entrant_of_the_baselines_name_is_not_the_baseline() -> None:
+    panel = panel_of(
+        "pairwise", [Stands("teacher", "teacher"), Stands("teacher", "entrant", orders="WW WL LL", seed=1)]
+    )
+    found = {row.contestant: row.summary.win_rate for row in rows_of(panel)}
+    assert found == {"teacher (teacher)": None, "teacher (entrant)": pytest.approx(50)}
+
+
 @pytest.fixture(scope="module")
 def two_judges(tmp_path_factory: pytest.TempPathFactory) -> str:
     # The stronger one labelled the same 40 prompts, and calls ten of good's twenty wins losses.
@@ -142,29 +226,94 @@ def test_a_win_rate_is_corrected_by_a_stronger_judges_labels(two_judges: str) ->
     assert next(row for row in found if row["contestant"] == "poor")["corrected_win_rate"] is None
 
 
-def test_labels_may_be_a_file_of_peoples_words(store: str, tmp_path: Path) -> None:
-    labels = tmp_path / "labels.jsonl"
-    pairs = [
-        {
-            "turns": [f"question {i}"],
-            "first": [f"base {i} " + ("word " * (1 + i % 5)).strip()],
-            "second": [f"good {i} " + ("word " * (1 + i % 5)).strip()],
-            "label": "second",
-        }
-        for i in range(25)
+def labelled(path: Path, *pairs: tuple[int, str, str, str], **more: str) -> list[str]:
+    """A file of labels: prompt, first and second contestant, label; as an option."""
+
+    def text(name: str, place: int) -> str:
+        return f"{name} {place} " + ("word " * (1 + place % 5)).strip()
+
+    records = [
+        {"turns": [f"question {i}"], "first": [text(one, i)], "second": [text(other, i)], "label": label, **more}
+        for i, one, other, label in pairs
     ]
-    labels.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    good = rows(store, "--labels", str(labels))["good"]
+    with path.open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    return ["--labels", str(path)]
+
+
+def test_labels_may_be_a_file_of_peoples_words(store: str, tmp_path: Path) -> None:
+    good = rows(store, *labelled(tmp_path / "l.jsonl", *[(i, "base", "good", "second") for i in range(25)]))["good"]
     assert good["corrected_labels"] == 25
     assert good["corrected_win_rate"] > good["win_rate"]
 
 
 def test_too_few_labels_correct_nothing_and_are_counted(store: str, tmp_path: Path) -> None:
-    labels = tmp_path / "labels.jsonl"
-    pair = {"turns": ["question 0"], "first": ["base 0 word"], "second": ["good 0 word"], "label": "tie"}
-    labels.write_text(json.dumps(pair))
-    good = rows(store, "--labels", str(labels))["good"]
-    assert (good["corrected_win_rate"], good["corrected_labels"]) == (None, 1)
+    options = labelled(tmp_path / "labels.jsonl", *[(i, "base", "good", "tie") for i in range(5)])
+    good = rows(store, *options)["good"]
+    assert (good["corrected_win_rate"], good["corrected_labels"]) == (None, 5)
+    board = ran("leaderboard", "--store", store, *options)
+    assert "Not corrected, for prompts with a label: best 0, good 5, fair 0, poor 0; under 20 the" in board
+
+
+def test_labels_of_nothing_on_the_board_are_refused(store: str, tmp_path: Path) -> None:
+    options = labelled(tmp_path / "labels.jsonl", *[(i, "base", "nobody", "second") for i in range(50)])
+    result = CliRunner().invoke(app, ["leaderboard", "--store", store, *options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "none of them is of a comparison" in result.stderr
+
+
+def test_all_votes_on_a_comparison_count_whatever_else_their_lines_tell(store: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    pairs = [(i, "base", "poor", "second") for i in range(40)]
+    labelled(path, *pairs)
+    labelled(path, *pairs, system="Be brief.")
+    options = labelled(path, *[(i, one, other, "first") for i, one, other, _ in pairs], reference="no words")
+    # Two of three votes for poor.
+    assert rows(store, *options)["poor"]["corrected_win_rate"] == pytest.approx(200 / 3)
+
+
+def test_equal_responses_are_labelled_a_half(tmp_path: Path) -> None:
+    same = made(tmp_path / "x.sqlite3", {"j": {"twin": "T" * 20}}, twins=("twin",))
+    options = labelled(tmp_path / "labels.jsonl", *[(i, "base", "base", "first") for i in range(20)])
+    assert rows(same, *options)["twin"]["corrected_win_rate"] == pytest.approx(50)
+
+
+def test_a_label_is_held_against_the_judge_on_its_own_seed() -> None:
+    # The labels are the judge's own words on seed 0, where 9 of 24 are won; on seeds 1 and 2 three are.
+    stands = [
+        Stands("dpo", seed=0, orders="WW LL LL WW LL LL WW LL"),
+        *(Stands("dpo", seed=seed, orders="WW LL LL LL LL LL LL LL") for seed in (1, 2)),
+    ]
+    panel = panel_of("pairwise", [Stands("teacher", "teacher"), *stands])
+    (dpo,) = panel.contestants
+    outcomes = scoring.prompt_outcomes(panel.orders(dpo))
+    labels = np.where(np.arange(3)[:, None] == 0, outcomes, np.nan)
+    lens = Lenses(labels={(("",), "", ""): [1.0]})
+    with patch.object(Lenses, "_labels_of", lambda *given: labels):
+        assert lens.corrected(panel, dpo, outcomes).corrected_win_rate == pytest.approx(100 * 15 / 72)
+
+
+def test_several_judges_of_a_name_are_told_apart(two_judges: str, tmp_path: Path) -> None:
+    store = tmp_path / "x.sqlite3"
+    store.write_bytes(Path(two_judges).read_bytes())
+    with closing(open_store(str(store))) as opened, opened.write() as session:
+        session.add(schema.Judge(key="0" * 32, name="strong", kind="pairwise", proxy=False, identity={}))
+    result = CliRunner().invoke(app, ["leaderboard", "--store", str(store), "--labels", "strong"])
+    assert result.exit_code == 2
+    first, second = re.findall(r"strong \w{6}", result.stderr)
+    assert first == "strong 000000"
+    found = json.loads(
+        ran("leaderboard", "--store", str(store), "--judge", "weak", "--format", "json", "--labels", second)
+    )
+    assert {row["contestant"]: row["corrected_labels"] for row in found}["good"] == 40
+
+
+def test_labels_and_responses_of_a_board_are_read_once(two_judges: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    own = judgments.Judgments.__init__
+    monkeypatch.setattr(judgments.Judgments, "__init__", lambda *given: (built.append(1), own(*given))[1])
+    ran("leaderboard", "--store", two_judges, "--judge", "weak", "--by-category", "--labels", "strong")
+    assert len(built) == 2  # what the board's judge said, and the stronger one
 
 
 def test_judges_of_a_store_are_held_against_each_other(two_judges: str) -> None:

@@ -55,7 +55,7 @@ def _half_a_tie_is_a_loss(outcomes: Any) -> scoring.Shares:
         ("pairwise-both-orders", summary, "flip_rate", lambda orders: 100.0),
         ("pairwise-one-order", summary, "standard_error", lambda o: 100 * float(np.nanstd(o) / len(o) ** 0.5)),
         ("graded-preferences", summary, "win_tie_loss", _half_a_tie_is_a_loss),
-        ("several-seeds", intervals, "_drawn_seeds", lambda seeds, draws, seed: np.ones((draws, seeds))),
+        ("several-seeds", intervals, "drawn_seeds", lambda seeds, draws, seed: np.ones((draws, seeds))),
         ("length-controlled", length_control, "_PRIOR", np.array([1 / 2.4**2, 1 / 100**2])),
         ("bradley-terry", bradley_terry, "SCALE", 400 / np.log(10.1)),
         ("style-controlled", style, "_LISTS", style._BOLD),

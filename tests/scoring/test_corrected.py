@@ -80,6 +80,41 @@ def test_a_biased_judge_is_corrected_at_the_nominal_rate() -> None:
     assert raw / 300 < 0.05
 
 
+def test_labels_of_one_seed_correct_the_judge_there_and_leave_the_other_seeds_theirs() -> None:
+    judge = np.array([[1.0] * 11 + [0.0] * 29, [1.0] * 5 + [0.0] * 35, [1.0] * 5 + [0.0] * 35])
+    labels = np.full(judge.shape, NAN)
+    labels[0] = judge[0]
+    # Of seed 0 27.5 are won, of all (11 + 5 + 5)/120 = 17.5: where the labels are the judge's own, nothing moves.
+    assert scoring.corrected_win_rate(judge, labels).win_rate == pytest.approx(17.5)
+    # Labels that call four wins of seed 0 more take its error for that of all.
+    labels[0, 11:15] = 1
+    assert scoring.corrected_win_rate(judge, labels).win_rate == pytest.approx(27.5)
+
+
+def test_labels_that_repeat_the_judge_change_no_rate_wherever_they_are() -> None:
+    rng = np.random.default_rng(0)
+    judge = (rng.random((3, 60)) < [[0.2], [0.5], [0.7]]).astype(float)
+    judge[1, 7] = NAN
+    everywhere = rng.permutation(180).reshape(3, 60) % 3 == 0
+    everywhere[0] |= ~everywhere.any(0)
+    found = scoring.corrected_win_rate(judge, np.where(everywhere, judge, NAN))
+    assert found.win_rate == pytest.approx(100 * scoring.nanmean(scoring.nanmean(judge, 0), 0))
+
+
+def test_seeds_that_differ_are_in_the_interval() -> None:
+    rng = np.random.default_rng(2)
+    held = {3: 0, 10: 0}
+    for seeds in held:
+        for _ in range(200):
+            truth = (rng.random((seeds, 300)) < 0.5 + rng.normal(0, 0.08, (seeds, 1))).astype(float)
+            judge = np.where(rng.random(truth.shape) < 0.2, 1.0, truth)
+            labels = np.where(rng.random((1, 300)) < 0.3, truth, NAN)
+            labels[1:] = NAN
+            found = scoring.corrected_win_rate(judge, labels)
+            held[seeds] += found.low <= 50 <= found.high
+    assert min(held.values()) / 200 >= 0.92
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1), st.floats(0, 1), st.sampled_from([20, 30, 99, 100]))
 def test_an_interval_holds_its_estimate_within_0_and_100(seed: int, rate: float, error: float, labelled: int) -> None:
