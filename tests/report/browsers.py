@@ -52,7 +52,7 @@ class Looking:
         self.page.goto("about:blank")
         self.page.goto(f"{self.folder.resolve().as_uri()}/{path}")
         if path.startswith("comparisons"):
-            self.page.wait_for_function("document.getElementById('count').textContent !== ''")
+            self.page.locator("#count:not(:empty)").wait_for()
 
     @property
     def foreign(self) -> list[str]:
