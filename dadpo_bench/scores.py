@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import scoring
-from dadpo_bench.panels import BASELINES, SEED, Entrant, Floats, Panel, panels
+from dadpo_bench.panels import BASELINES, DRAWS, SEED, Entrant, Floats, Panel, panels
 from dadpo_bench.progress import running
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.store import Store, schema
@@ -53,6 +53,8 @@ class Single:
 
     single_score: float | None = None
     """Mean over all turns that have a score, as FastChat's; of prompts that are scored as a whole, over those."""
+    single_low: float | None = None
+    single_high: float | None = None
     single_prompts: int = 0
     """Of which a turn has a score: where another has none, the prompt is unscored wherever it is compared."""
     single_by_turn: tuple[float | None, ...] = ()
@@ -243,13 +245,21 @@ def _single(panel: Panel, entrant: Entrant) -> Single:
         return Single()
     turns, whole = panel.ratings_by_turn(entrant), panel.ratings(entrant)
     apart = scoring.nanmean(turns, 1)  # (turns, prompts), seeds averaged first
-    together = scoring.nanmean(np.where(np.isnan(turns).all(0), whole, np.nan), 0)
-    scored = np.vstack([apart, together])
+    unsplit = np.where(np.isnan(turns).all(0), whole, np.nan)
+    scored = np.vstack([apart, scoring.nanmean(unsplit, 0)])
     if np.isnan(scored).all():
         return Single()
     means = (float(mean) for mean in scoring.nanmean(apart, 1))
     rated = int((~np.isnan(scored).all(0)).sum())
-    return Single(float(np.nanmean(scored)), rated, tuple(None if math.isnan(mean) else mean for mean in means))
+    counts = scoring.bootstrap_counts(len(panel.prompts), DRAWS, SEED)
+    few = panel.category is not None and len(panel.prompts) < FEW
+    bounds = None if few else scoring.cells_interval(np.concatenate([turns, unsplit[None]]), counts, SEED)
+    return Single(
+        float(np.nanmean(scored)),
+        *(bounds or (None, None)),
+        rated,
+        tuple(None if math.isnan(mean) else mean for mean in means),
+    )
 
 
 def _texts(panel: Panel, entrant: Entrant) -> Texts:

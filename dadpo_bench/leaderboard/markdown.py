@@ -105,7 +105,7 @@ SCORES: tuple[Column, ...] = (
     ),
     ("rating", lambda r: _rating(r, "rating")),
     ("rating at equal style", lambda r: _rating(r, "style_rating")),
-    ("score", lambda r: number(r["single_score"], 2)),
+    ("score", lambda r: _with_interval(r["single_score"], r["single_low"], r["single_high"], 2)),
     ("by turn", lambda r: " / ".join(number(v, 2) for v in r["single_by_turn"]) or "–"),
     ("win / tie / loss", lambda r: _shares(r)),
     ("preference rate", lambda r: number(r["preference_rate"], sign=True)),
@@ -133,8 +133,9 @@ CANARY: tuple[Column, ...] = (
 )
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    return number(value) + (f" ({number(low)} to {number(high)})" if low is not None and high is not None else "")
+def _with_interval(value: float | None, low: float | None, high: float | None, digits: int = 1) -> str:
+    between = f" ({number(low, digits)} to {number(high, digits)})"
+    return number(value, digits) + (between if low is not None and high is not None else "")
 
 
 def _rating(row: Cells, name: str) -> str:

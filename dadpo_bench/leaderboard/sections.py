@@ -66,7 +66,7 @@ class View(NamedTuple):
     """Beside the row of the whole task one for each category."""
     lens: Lens | None = None
     fit_lengths: bool = True
-    """Whether length control is fitted: minutes for hundreds of thousands of verdicts."""
+    """Whether length control is fitted: half a minute for a million verdicts."""
 
 
 EVERYTHING = View()

@@ -106,7 +106,8 @@ def _charts(section: Section, rows: Sequence[Cells]) -> list[Chart]:
     rated = [row for row in rows if row["single_score"] is not None]
     if rated:
         scores = [
-            (title, [Estimate(r["contestant"], r["single_score"]) for r in here]) for title, here in by_task(rated)
+            (title, [Estimate(r["contestant"], r["single_score"], r["single_low"], r["single_high"]) for r in here])
+            for title, here in by_task(rated)
         ]
         made.append(forest("Mean rating of single answers", scores, "the judge's own unit"))
     return made

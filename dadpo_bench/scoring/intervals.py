@@ -96,6 +96,27 @@ def interval_of(outcomes: Floats, means: Floats) -> tuple[float, float] | None:
     return _percentiles(means)
 
 
+def cells_interval(cells: Floats, counts: Counts, seed: int) -> tuple[float, float] | None:
+    """(turns, seeds, prompts) → 95 % percentile interval of the mean over all cells that are no NaN, in their unit.
+
+    A prompt is drawn with all its turns, crossed with seeds. None under two prompts that have a cell.
+    """
+    known = ~np.isnan(cells)
+    if known.any((0, 1)).sum() < 2:
+        return None
+    total, there = np.where(known, cells, 0.0).sum(0), known.sum(0)
+    drawn = drawn_seeds(cells.shape[1], len(counts), seed)
+    means = np.empty(len(counts))
+    step = max(1, _CHUNK // max(1, counts.shape[1]))
+    for start in range(0, len(counts), step):
+        rows = slice(start, start + step)
+        weights = counts[rows].astype(float)
+        sums, number = ((drawn[rows] * (weights @ each.T)).sum(1) for each in (total, there))
+        means[rows] = _ratio(sums, number)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def _percentiles(means: Floats) -> tuple[float, float]:
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return 100 * float(low), 100 * float(high)

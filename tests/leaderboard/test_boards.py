@@ -334,6 +334,14 @@ def test_who_is_rated_alone_is_ranked_by_ratings_and_differences_are_in_the_judg
     assert "| t | good − poor | +6.50 | +6.33 to +6.67 | 0.000 | 0.000 | yes |" in board
 
 
+def test_a_mean_rating_has_an_interval_over_prompts(tmp_path: Path) -> None:
+    store = rated(tmp_path / "r.sqlite3", {"j": {"even": [9.0, 8.0] * 50, "same": [7.0] * 100}})
+    found = rows(store)
+    # Deviation ½ over 100 prompts: an error of 0.05, twice on either side.
+    assert (found["even"]["single_low"], found["even"]["single_high"]) == pytest.approx((8.4, 8.6), abs=0.011)
+    assert (found["same"]["single_low"], found["same"]["single_high"]) == (7, 7)
+
+
 def test_judges_of_single_answers_agree_where_they_rate_the_same_contestant_higher(tmp_path: Path) -> None:
     first = {"a": [9.0, 8.0, 7.0, 6.0], "b": [5.0, 8.0, 8.0, 2.0]}  # a, tie, b, a
     second = {"a": [4.0, 5.0, 3.0, 1.0], "b": [3.0, 5.0, 2.0, 7.0]}  # a, tie, a, b
