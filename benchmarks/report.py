@@ -3,7 +3,7 @@
 50 contestants and a baseline on 1,000 prompts, both orders: a store is made, then a process of its own writes its
 report; its peak memory is told. Then Chromium opens the first page and the comparisons from disk, and filters.
 
-usage: python benchmarks/report.py [--contestants 50] [--prompts 1000] [--json]
+usage: python -m benchmarks.report [--contestants 50] [--prompts 1000] [--json]
 """
 
 from __future__ import annotations
@@ -101,5 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     main()
