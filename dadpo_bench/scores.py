@@ -252,14 +252,11 @@ def _single(panel: Panel, entrant: Entrant) -> Single:
     means = (float(mean) for mean in scoring.nanmean(apart, 1))
     rated = int((~np.isnan(scored).all(0)).sum())
     counts = scoring.bootstrap_counts(len(panel.prompts), DRAWS, SEED)
-    few = panel.category is not None and len(panel.prompts) < FEW
-    bounds = None if few else scoring.cells_interval(np.concatenate([turns, unsplit[None]]), counts, SEED)
-    return Single(
-        float(np.nanmean(scored)),
-        *(bounds or (None, None)),
-        rated,
-        tuple(None if math.isnan(mean) else mean for mean in means),
-    )
+    many = panel.category is None or len(panel.prompts) >= FEW
+    cells = np.concatenate([turns, unsplit[None]])
+    low, high = (scoring.cells_interval(cells, counts, SEED) if many else None) or (None, None)
+    by_turn = tuple(None if math.isnan(mean) else mean for mean in means)
+    return Single(float(np.nanmean(scored)), low, high, rated, by_turn)
 
 
 def _texts(panel: Panel, entrant: Entrant) -> Texts:
