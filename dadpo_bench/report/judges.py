@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import func, select
@@ -15,8 +15,9 @@ from dadpo_bench.leaderboard import number
 from dadpo_bench.leaderboard.markdown import CANARY
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.panels import Panel
-from dadpo_bench.report.overview import plain, table
+from dadpo_bench.report.tables import plain, table
 from dadpo_bench.scoring import agreement, flip_rate, prompt_outcomes
+from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import schema
 
 
@@ -44,27 +45,54 @@ def _board(session: Session, section: Section) -> dict[str, Any]:
     }
 
 
-def _leanings(panel: Panel) -> tuple[str, ...]:
-    """(task, flips, first shown, prefers longer, agreement with `longer`): over all contestants but canaries."""
+class _Judged(NamedTuple):
+    """All contestants' comparisons but canaries', in one row."""
+
+    orders: Floats
+    """(comparisons, orders)"""
+    ours: Floats
+    """Characters."""
+    theirs: Floats
+    prompts: list[str]
+
+
+def _judged(panel: Panel) -> _Judged | None:
     places = [at for at, e in enumerate(panel.entrants) if e.contends]
-    if not places:
-        return (panel.task.name, *["–"] * 4)
+    if not places or panel.rated_alone:
+        return None
     width = max(panel.all_orders[at].shape[-1] for at in places)
-    orders = np.concatenate([_wide(panel.all_orders[at], width).reshape(-1, width) for at in places])
-    ours = np.concatenate([panel.lengths(panel.entrants[at]).ravel() for at in places])
-    theirs = np.concatenate(
-        [np.broadcast_to(_baseline_lengths(panel), panel.lengths(panel.entrants[at]).shape).ravel() for at in places]
+    lengths = [panel.lengths(panel.entrants[at]) for at in places]
+    standard = panel.lengths(panel.standard)[0] if panel.standard else np.full(len(panel.prompts), np.nan)
+    return _Judged(
+        np.concatenate([_wide(panel.all_orders[at], width).reshape(-1, width) for at in places]),
+        np.concatenate([given.ravel() for given in lengths]),
+        np.concatenate([np.broadcast_to(standard, given.shape).ravel() for given in lengths]),
+        [prompt for given in lengths for _ in given for prompt in panel.prompts],
     )
-    outcomes = prompt_outcomes(orders)
-    prompts = np.concatenate([np.tile(panel.prompts, len(panel.entrants[at].contestants)) for at in places])
-    longer = 0.5 + 0.5 * np.sign(ours - theirs)
-    alike = agreement.agreement(outcomes, longer, prompts=list(prompts), ties=False)
+
+
+def alike_longer(panel: Panel) -> str | None:
+    """How often the judge decides as `longer` would, with its interval; None where nothing is compared."""
+    judged = _judged(panel)
+    if judged is None:
+        return None
+    longer = 0.5 + 0.5 * np.sign(judged.ours - judged.theirs)
+    alike = agreement.agreement(prompt_outcomes(judged.orders), longer, prompts=judged.prompts, ties=False)
+    return f"{number(alike.share)} ({number(alike.low)} to {number(alike.high)})" if alike else None
+
+
+def _leanings(panel: Panel) -> tuple[str, ...]:
+    """(task, flips, for the first shown, for the longer, agreement with `longer`)."""
+    judged = _judged(panel)
+    if judged is None:
+        return (panel.task.name, *["–"] * 4)
+    outcomes = prompt_outcomes(judged.orders)
     return (
         panel.task.name,
-        number(flip_rate(orders)),
-        number(agreement.first_shown_share(orders)),
-        number(agreement.preferred_share(outcomes, ours, theirs)),
-        f"{number(alike.share)} ({number(alike.low)} to {number(alike.high)})" if alike else "–",
+        number(flip_rate(judged.orders)),
+        number(agreement.first_shown_share(judged.orders)),
+        number(agreement.preferred_share(outcomes, judged.ours, judged.theirs)),
+        alike_longer(panel) or "–",
     )
 
 
@@ -72,10 +100,6 @@ def _wide(orders: Any, width: int) -> Any:
     """Of contestants asked in one order only, the other is unscored."""
     missing = width - orders.shape[-1]
     return np.concatenate([orders, np.full((*orders.shape[:-1], missing), np.nan)], -1) if missing else orders
-
-
-def _baseline_lengths(panel: Panel) -> Any:
-    return panel.lengths(panel.standard)[0] if panel.standard else np.full(len(panel.prompts), np.nan)
 
 
 def _table_of(judge: schema.Judge) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dadpo_bench.leaderboard.markdown import SCORES
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.report.charts import Chart, Line, curves
-from dadpo_bench.report.overview import plain, table
+from dadpo_bench.report.tables import plain, table
 from dadpo_bench.runs import Curve, RunRecord, Training, command_of, flat, runs_of, trainings_of
 from dadpo_bench.types import content_key
 

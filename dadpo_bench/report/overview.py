@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dadpo_bench.leaderboard import number
 from dadpo_bench.leaderboard.facts import Cells
-from dadpo_bench.leaderboard.markdown import CANARY, LOOKS, SCORES, Column, filled, telling
+from dadpo_bench.leaderboard.markdown import CANARY, LOOKS, SCORES, telling
 from dadpo_bench.leaderboard.sections import Section, proven
 from dadpo_bench.report.charts import Chart, Estimate, Shares, forest, pairs, shares
+from dadpo_bench.report.judges import alike_longer
+from dadpo_bench.report.tables import plain, table
 
 if TYPE_CHECKING:
     from dadpo_bench.report.methods import MethodPage
@@ -39,36 +41,13 @@ def _board(section: Section) -> dict[str, Any]:
                 "domain": domain,
                 "board": table(plain(SCORES), [row for row in whole if row["task"] == task]),
                 "words": _words(section, task),
+                "longer": next((alike_longer(p) for p in section.panels if p.task.name == task), None),
             }
             for task, domain in section.domains.items()
         ],
         "looks": table(plain(LOOKS), whole),
         "canaries": table(plain(CANARY), [row for row in section.canary_rows if row["category"] is None]),
     }
-
-
-def table(columns: Sequence[Column], rows: Sequence[Cells]) -> dict[str, Any] | None:
-    """Header and rows of what says something of somebody; None without rows."""
-    if not rows:
-        return None
-    header, cells = filled(columns, rows)
-    return {"header": header, "rows": cells}
-
-
-_NAMED = {"contestant", "task", "category"}
-
-
-def plain(columns: Sequence[Column]) -> list[Column]:
-    """Columns without Markdown's escapes and stars: pages have their own."""
-    return [(name, _name_of(name) if name in _NAMED else _unstarred(cell)) for name, cell in columns]
-
-
-def _name_of(column: str) -> Callable[[Cells], str]:
-    return lambda row: str(row[column] or "–")
-
-
-def _unstarred(cell: Callable[[Cells], str]) -> Callable[[Cells], str]:
-    return lambda row: cell(row).strip("*")
 
 
 def _charts(section: Section, rows: Sequence[Cells]) -> list[Chart]:

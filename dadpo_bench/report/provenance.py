@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from dadpo_bench import registry
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.store import schema
 
@@ -19,12 +21,27 @@ def context(session: Session, sections: Sequence[Section]) -> dict[str, Any]:
     judges = {s.judge_key: s for s in sections}
     return {
         "protocols": [_protocol(session, key, section) for key, section in protocols.items()],
-        "judges": [
-            {"name": section.judge, "key": key, "identity": _yaml(session.get_one(schema.Judge, key).identity)}
-            for key, section in judges.items()
-        ],
+        "judges": [_judge(session.get_one(schema.Judge, key)) for key in judges],
         "tasks": _tasks(session, sections),
     }
+
+
+def _judge(judge: schema.Judge) -> dict[str, Any]:
+    return {
+        "name": judge.name,
+        "key": judge.key,
+        "identity": _yaml(judge.identity),
+        "template": _template(judge.identity.get("template")),
+    }
+
+
+def _template(sha256: object) -> str | None:
+    """The text of the judge prompt, where one that is installed has this hash: a store keeps the hash alone."""
+    for name in registry.templates.names():
+        content = registry.packaged(registry.templates[name].target)
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return content.decode()
+    return None
 
 
 def _protocol(session: Session, key: str, section: Section) -> dict[str, Any]:

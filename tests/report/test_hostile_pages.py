@@ -71,7 +71,7 @@ def _in(value: Any, name: str = "") -> Any:
         return {key: _in(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
         return [_in(inner, name) for inner in value]
-    return value + PAYLOAD if isinstance(value, str) and name not in KEPT else value
+    return value + PAYLOAD + "\ud800" if isinstance(value, str) and name not in KEPT else value
 
 
 @pytest.fixture(scope="module")
