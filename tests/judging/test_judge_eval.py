@@ -41,7 +41,7 @@ def pairs(tmp_path: Path) -> Path:
 def fair(number: int, body: dict[str, Any]) -> Act:
     """A judge that finds the word."""
     text = body["messages"][-1]["content"]
-    first, second = text.split("Answer of assistant B")
+    first, _, second = text.partition("Answer of assistant B")  # of each turn
     return says("[[A]]" if "good" in first else "[[B]]" if "good" in second else "[[C]]")
 
 
