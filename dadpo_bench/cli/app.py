@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from dadpo_bench import __version__
 from dadpo_bench.errors import Interrupted, UserError, WorkError
+from dadpo_bench.tables import printable
 
 errors = Console(stderr=True)
 
@@ -23,7 +24,8 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
 def _say(text: str) -> None:
-    errors.print(f"error: {text}", markup=False, highlight=False, soft_wrap=True)
+    # Names in it are other people's text.
+    errors.print(f"error: {printable(text, 4000)}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Program(TyperGroup):

@@ -55,6 +55,7 @@ def comparisons(
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
     from dadpo_bench.report.comparisons import OUTCOMES, details_of
+    from dadpo_bench.runs import finite
     from dadpo_bench.store import open_store
 
     with closing(open_store(store, create=False)) as opened, opened.read() as session:
@@ -92,7 +93,7 @@ def comparisons(
         shown = list(islice(found, limit))
         details = details_of(session, shown)
     if as_json:
-        typer.echo(json.dumps([_data(c, details, names) for c in shown], indent=1))
+        typer.echo(json.dumps(finite([_data(c, details, names) for c in shown]), indent=1))
         return
     console = Console()
     for c in shown:
@@ -106,14 +107,17 @@ def comparisons(
 
 def _all(session: Session) -> tuple[list[Comparison], dict[str, str]]:
     """Every comparison of a store, and the names of tasks and judges by their keys."""
+    from dadpo_bench.judging.judgments import told_apart
     from dadpo_bench.panels import panels
     from dadpo_bench.report.comparisons import comparisons_of
     from dadpo_bench.store import scored_boards
 
     found: list[Comparison] = []
     names: dict[str, str] = {}
-    for protocol, judge in scored_boards(session):
-        names[judge.key] = judge.name
+    boards = scored_boards(session)
+    judges = list({judge.key: judge for _, judge in boards}.values())
+    names |= {judge.key: name for judge, name in zip(judges, told_apart(judges), strict=True)}
+    for protocol, judge in boards:
         for panel in panels(session, protocol.key, judge.key):
             names[panel.task.key] = panel.task.name
             found += comparisons_of(panel, protocol.key)
@@ -165,12 +169,12 @@ def _shown(c: Comparison, details: Details, names: dict[str, str]) -> Renderable
     parts: list[RenderableType] = [Text(f"system: {visible(prompt.system)}\n", style="dim")] if prompt.system else []
     who = visible(c.contestant) + ("" if c.seed is None else f", seed {c.seed}")
     for turn, mine, other in zip_longest(prompt.turns, ours, theirs):
-        parts.append(Text(visible(turn or "")))
+        parts.append(Text(visible(turn or ""), overflow="fold"))
         sides = Table(expand=True, show_lines=False)
-        sides.add_column(Text(who), ratio=1)
+        sides.add_column(Text(who), ratio=1, overflow="fold")
         cells = [_reply(mine)]
         if c.baseline:
-            sides.add_column(Text(f"{visible(c.baseline)} (baseline)"), ratio=1)
+            sides.add_column(Text(f"{visible(c.baseline)} (baseline)"), ratio=1, overflow="fold")
             cells.append(_reply(other))
         sides.add_row(*cells)
         parts.append(sides)
@@ -187,7 +191,7 @@ def _shown(c: Comparison, details: Details, names: dict[str, str]) -> Renderable
 def _reply(text: str | None) -> Text:
     from dadpo_bench.report.text import visible
 
-    return Text(visible(text)) if text is not None else Text("no response", style="dim")
+    return Text(visible(text), overflow="fold") if text is not None else Text("no response", style="dim")
 
 
 def _judged(said: Said) -> Text:
@@ -198,7 +202,7 @@ def _judged(said: Said) -> Text:
     used = f"{said.tokens:,} tokens" if said.tokens else ""
     seconds = f"{said.seconds:.1f} s" if said.seconds else ""
     head = " · ".join(part for part in (ORDERS[said.about], said.outcome, value, reason, used, seconds) if part)
-    return Text.assemble((visible(head), "bold"), "\n" + visible(said.raw) if said.raw else "")
+    return Text.assemble((visible(head), "bold"), "\n" + visible(said.raw) if said.raw else "", overflow="fold")
 
 
 ORDERS = {

@@ -23,7 +23,7 @@ Examples:
   dadpo-bench view --store results/reference.sqlite3 --port 8080
 """
 
-_LOOPBACK = ("127.0.0.1", "localhost")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def view(
@@ -62,7 +62,7 @@ def view(
             highlight=False,
             soft_wrap=True,
         )
-        app = app_of(opened, ["*"] if remote else _LOOPBACK)
+        app = app_of(opened, {"localhost", host, socket.gethostname().lower()})
         with suppress(KeyboardInterrupt):  # how one ends it
             uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
 

@@ -73,23 +73,40 @@ EVERYTHING = View()
 """The board that a store has a file of."""
 
 
-def sections(session: Session, view: View = EVERYTHING) -> list[Section]:
-    """The scored sections of a store's board, computed from judgments.
+def sections(
+    session: Session, view: View = EVERYTHING, boards: Sequence[tuple[schema.Protocol, schema.Judge]] | None = None
+) -> list[Section]:
+    """The sections of a store's board, computed from judgments; of all that are scored, or of these `boards`.
 
     Raises `UserError` with near names for a task or a judge that none of them has.
     """
-    found = scored_boards(session)
-    judges = sorted({judge.name for _, judge in found})
-    if view.judge is not None and view.judge not in judges:
-        raise UserError(registry.unknown("judge", view.judge, judges))
-    made = [_section(session, *board, view) for board in found if view.judge in (None, board[1].name)]
+    found = scored_boards(session) if boards is None else boards
+    named = _told_apart([judge for _, judge in found])
+    recipes = _told_apart([protocol for protocol, _ in found])
+    known = {*named.values(), *(judge.name for _, judge in found)}
+    if view.judge is not None and view.judge not in known:
+        raise UserError(registry.unknown("judge", view.judge, sorted(known)))
+    made = [
+        _section(session, (protocol, recipes[protocol.key]), (judge, named[judge.key]), view)
+        for protocol, judge in found
+        if view.judge in (None, judge.name, named[judge.key])
+    ]
     if view.task is not None and not any(section.domains for section in made):
         tasks = session.scalars(select(schema.Task.name).join(schema.Score, schema.Score.task_key == schema.Task.key))
         raise UserError(registry.unknown("task", view.task, sorted(set(tasks))))
     return [section for section in made if section.domains]
 
 
-def _section(session: Session, protocol: schema.Protocol, judge: schema.Judge, view: View) -> Section:
+def _told_apart(rows: Sequence[schema.Protocol] | Sequence[schema.Judge]) -> dict[str, str]:
+    """By key: the name, with the beginning of the key where another has it too."""
+    single = list({row.key: row for row in rows}.values())
+    return {row.key: name for row, name in zip(single, told_apart(single), strict=True)}
+
+
+def _section(
+    session: Session, recipe: tuple[schema.Protocol, str], asked: tuple[schema.Judge, str], view: View
+) -> Section:
+    (protocol, title), (judge, name) = recipe, asked
     everything = panels(session, protocol.key, judge.key)
     judged = [panel for panel in everything if view.task in (None, panel.task.name)]
     shown = [panel.per_seed() if view.per_seed else panel for panel in judged]
@@ -105,8 +122,8 @@ def _section(session: Session, protocol: schema.Protocol, judge: schema.Judge, v
     accord = _accord(judged)
     return Section(
         protocol_key=protocol.key,
-        recipe=protocol.name,
-        judge=judge.name,
+        recipe=title,
+        judge=name,
         judge_key=judge.key,
         proxy=judge.proxy,
         rows=sorted(rows, key=lambda row: _place(row, order)),

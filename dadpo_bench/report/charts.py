@@ -7,7 +7,9 @@ numbers along, for the table behind it.
 from __future__ import annotations
 
 import io
+import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,8 +63,9 @@ class Line(NamedTuple):
 
 
 # matplotlib knows no CSS: these stand for the page's colours, which take their places in the SVG.
-_INK, _SOFT, _GRID, _ON_BAR = "#000001", "#000002", "#000003", "#00000f"
+_INK, _SOFT, _GRID = "#000001", "#000002", "#000003"
 _WIN, _TIE, _LOSS = "#000004", "#000005", "#000006"
+_ON_WIN, _ON_TIE = "#00000e", "#00000f"
 _SERIES = tuple(f"#00001{i}" for i in range(8))
 _VARIABLES = {
     _INK: "ink",
@@ -71,7 +74,8 @@ _VARIABLES = {
     _WIN: "win",
     _TIE: "tie",
     _LOSS: "loss",
-    _ON_BAR: "on-bar",
+    _ON_WIN: "on-win",
+    _ON_TIE: "on-tie",
     **{colour: f"series-{i}" for i, colour in enumerate(_SERIES)},
 }
 _DASHES = ("-", "--", ":", "-.")
@@ -150,11 +154,11 @@ def shares(title: str, panels: Sequence[tuple[str, Sequence[Shares]]]) -> Chart:
             axes.set_xlim(0, 100)
             for s in given:
                 left = 0.0
-                for part, colour in ((s.win, _WIN), (s.tie, _TIE), (s.loss, _LOSS)):
+                for part, colour, ink in ((s.win, _WIN, _ON_WIN), (s.tie, _TIE, _ON_TIE), (s.loss, _LOSS, _ON_WIN)):
                     axes.barh(names.index(s.name), part, left=left, color=colour, height=0.72, linewidth=0)
                     if part >= 12:
                         centre = left + part / 2
-                        axes.text(centre, names.index(s.name), f"{part:.0f}", va="center", ha="center", color=_ON_BAR)
+                        axes.text(centre, names.index(s.name), f"{part:.0f}", va="center", ha="center", color=ink)
                     left += part
         _names(columns, names)
         svg = _svg(figure, title)
@@ -202,8 +206,12 @@ def pairs(
     return Chart(title, svg, header, rows, f"circle: {before}; diamond: {now}")
 
 
+_HIGHEST = 1e30
+"""What is drawn: matplotlib's axes end before floats do."""
+
+
 def curves(title: str, unit: str, lines: Sequence[Line]) -> Chart:
-    """Values by training step."""
+    """Values by training step; numbers that are none are left out of the drawing."""
     with _drawing(title, 3.4, 2.2, 1) as (figure, (axes,)):
         axes.set_xlabel("step")
         axes.set_ylabel(unit)
@@ -211,17 +219,18 @@ def curves(title: str, unit: str, lines: Sequence[Line]) -> Chart:
         axes.tick_params(axis="y", labelcolor=_SOFT)
         for line in lines:
             colour, dash = _SERIES[line.place % len(_SERIES)], _DASHES[line.place % len(_DASHES)]
+            drawn = [value if abs(value) < _HIGHEST else math.nan for value in line.values]
             if line.measured_at_times:
-                axes.plot(line.steps, line.values, "o", color=colour, markersize=3.5)
+                axes.plot(line.steps, drawn, "o", color=colour, markersize=3.5)
             else:
-                axes.plot(line.steps, line.values, linewidth=1.2, color=colour, linestyle=dash, label=line.name)
+                axes.plot(line.steps, drawn, linewidth=1.2, color=colour, linestyle=dash, label=line.name)
         if len(lines) > 1:
             figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7, labelcolor=_SOFT)
         svg = _svg(figure, title)
     dots = "dots: on validation prompts" if any(line.measured_at_times for line in lines) else ""
     values = [dict(zip(line.steps, line.values, strict=True)) for line in lines]
     rows = [
-        [f"{step:g}", *(f"{given[step]:.4g}" if step in given else "–" for given in values)]
+        [f"{step:g}", *(f"{given[step]:.4g}" if math.isfinite(given.get(step, math.nan)) else "–" for given in values)]
         for step in sorted({step for line in lines for step in line.steps})
     ]
     return Chart(title, svg, ["step", *(visible(line.name) for line in lines)], rows, dots)
@@ -250,21 +259,27 @@ def _short(name: str, most: int = 32) -> str:
 
 
 _DECLARED = re.compile(r' style="([^"]*)"')
-_COLOUR = re.compile(r"#0000(?:0[1-6f]|1[0-7])\b")
+_COLOUR = re.compile(r"#0000(?:0[1-6ef]|1[0-7])\b")
 
 
 def _svg(figure: Figure, title: str) -> str:
     """The figure as an element of a page whose Content-Security-Policy allows no inline style."""
     written = io.StringIO()
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():  # of letters that matplotlib has no font for: the page has its own
+        warnings.simplefilter("ignore")
+        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawn = written.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)  # a page has several figures, and ids once
-    drawn = _DECLARED.sub(lambda found: _attributes(found[1]), drawn)
-    drawn = _COLOUR.sub(lambda found: f"var(--{_VARIABLES[found[0]]})", drawn)
+    drawn = re.sub(r"<[^>]+>", lambda tag: _ours(tag[0]), drawn)  # names stand between tags and stay as they are
     label = f'<svg role="img" aria-label="{_plain(title)}"'
     return re.sub(r"\n\s*", "\n", drawn.replace("<svg", label, 1))
+
+
+def _ours(tag: str) -> str:
+    tag = _DECLARED.sub(lambda found: _attributes(found[1]), tag)
+    return _COLOUR.sub(lambda found: f"var(--{_VARIABLES[found[0]]})", tag)
 
 
 def _attributes(style: str) -> str:

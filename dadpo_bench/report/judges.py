@@ -82,16 +82,14 @@ def alike_longer(panel: Panel) -> str | None:
 
 
 def _leanings(panel: Panel) -> tuple[str, ...]:
-    """(task, flips, for the first shown, for the longer, agreement with `longer`)."""
+    """(task, flips, for the first shown, agreement with `longer`)."""
     judged = _judged(panel)
     if judged is None:
-        return (panel.task.name, *["–"] * 4)
-    outcomes = prompt_outcomes(judged.orders)
+        return (panel.task.name, *["–"] * 3)
     return (
         panel.task.name,
         number(flip_rate(judged.orders)),
         number(agreement.first_shown_share(judged.orders)),
-        number(agreement.preferred_share(outcomes, judged.ours, judged.theirs)),
         alike_longer(panel) or "–",
     )
 
@@ -122,7 +120,8 @@ def _cost(session: Session, judge: schema.Judge) -> list[tuple[str, str]]:
     ).one()
     found = [("judgments", f"{asked or 0:,}")]
     if tokens:
-        found += [("tokens, read and written", f"{tokens:,}"), ("of these written", f"{answered:,}")]
+        found += [("tokens, read and written", f"{tokens:,}")]
+        found += [("of these written", f"{answered:,}")] if answered else []
     if seconds:
         found.append(("seconds of calls, added up", f"{seconds:,.0f}"))
     return found

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from dadpo_bench.leaderboard.facts import Cells
 from dadpo_bench.leaderboard.markdown import SCORES
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.report.charts import Chart, Line, curves
@@ -73,7 +74,13 @@ class Methods:
                     "rows": [
                         {"task": task, "scores": table(plain(SCORES), rows)}
                         for task in section.domains
-                        if (rows := [r for r in section.rows if (r["task"], r["contestant"]) == (task, page.label)])
+                        if (
+                            rows := [
+                                r
+                                for r in section.rows
+                                if (r["task"], r["contestant"], r["category"]) == (task, page.label, None)
+                            ]
+                        )
                     ],
                 }
                 for section in mine
@@ -91,6 +98,11 @@ class Methods:
                 for run in asked
             ],
         }
+
+
+def _rows(section: Section, task: str, label: str) -> list[Cells]:
+    place = (task, label, None)
+    return [row for row in section.rows if (row["task"], row["contestant"], row["category"]) == place]
 
 
 class MethodPage(NamedTuple):

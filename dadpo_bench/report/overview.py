@@ -40,6 +40,9 @@ def _board(section: Section) -> dict[str, Any]:
                 "name": task,
                 "domain": domain,
                 "board": table(plain(SCORES), [row for row in whole if row["task"] == task]),
+                "categories": table(
+                    plain(SCORES), [r for r in section.board_rows if r["task"] == task and r["category"] is not None]
+                ),
                 "words": _words(section, task),
                 "longer": next((alike_longer(p) for p in section.panels if p.task.name == task), None),
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.report.comparisons import OUTCOMES, Comparison, details_of
 from dadpo_bench.store import schema
 from dadpo_bench.store.rows import chunks, to_prompt
+from dadpo_bench.types import content_key
 
 _FULL = 300
 """Comparisons of a part, at least, unless it is the last: a prompt's stay together and share its texts."""
@@ -22,6 +23,7 @@ _FULL = 300
 class Part(NamedTuple):
     """Some comparisons."""
 
+    name: str
     path: str
     comparisons: Sequence[Comparison]
 
@@ -35,7 +37,13 @@ def parts_of(comparisons: Sequence[Comparison]) -> list[Part]:
         if len(some) >= _FULL:
             found.append(some)
             some = []
-    return [Part(f"data/part-{i:04}.js", part) for i, part in enumerate([*found, *([some] if some else [])])]
+    return [_part(comparisons) for comparisons in [*found, *([some] if some else [])]]
+
+
+def _part(comparisons: Sequence[Comparison]) -> Part:
+    """Named by what is in it: a page that has grown old asks for a part that is not there, never for another."""
+    name = content_key("part", [c.key for c in comparisons])[:12]
+    return Part(name, f"data/part-{name}.js", comparisons)
 
 
 def index_of(
@@ -59,6 +67,7 @@ def index_of(
         "baselines": named["baseline"],
         "categories": named["category"],
         "outcomes": OUTCOMES,
+        "parts": [part.name for part in parts],
         "key": [c.key for c in comparisons],
         "board": [boards[c.protocol_key, c.judge_key] for c in comparisons],
         "task": [place["task_key"][c.task_key] for c in comparisons],
@@ -91,10 +100,7 @@ def part_data(session: Session, part: Part) -> dict[str, Any]:
             key: {"system": p.system, "turns": p.turns, "reference": p.reference, "checklist": p.checklist}
             for key, p in details.prompts.items()
         },
-        "responses": {
-            key: [{"text": reply["text"], "cut": reply.get("finish") == "length"} for reply in r.replies]
-            for key, r in details.responses.items()
-        },
+        "responses": {key: [_reply(reply) for reply in r.replies] for key, r in details.responses.items()},
         "comparisons": {
             c.key: {
                 "prompt": c.prompt_key,
@@ -105,3 +111,8 @@ def part_data(session: Session, part: Part) -> dict[str, Any]:
             for c in part.comparisons
         },
     }
+
+
+def _reply(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """Without its token ids, but with their number, where a model sampled it."""
+    return {"text": reply["text"], "cut": reply.get("finish") == "length", "tokens": len(reply.get("token_ids", ()))}

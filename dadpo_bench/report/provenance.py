@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
 from dadpo_bench.leaderboard.sections import Section
+from dadpo_bench.runs import finite
 from dadpo_bench.store import schema
 
 
@@ -81,4 +82,12 @@ def _tasks(session: Session, sections: Sequence[Section]) -> list[tuple[str, ...
 
 
 def _yaml(values: Any) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    try:
+        return _dumped(finite(values))
+    except RecursionError:
+        return "nested too deeply to be shown"
+
+
+def _dumped(values: Any) -> str:
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    return text

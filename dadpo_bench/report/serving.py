@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dadpo_bench.report.search import Search
 from dadpo_bench.report.site import STATIC, Site
@@ -51,9 +55,10 @@ class _Now:
         if path is not None:
             files = (path, path.with_name(f"{path.name}-wal"))
             return "-".join(str(f.stat().st_mtime_ns) for f in files if f.exists())
-        tables = (schema.Verdict, schema.Rating, schema.Response, schema.Metric, schema.StageTime, schema.Score)
+        rows: tuple[Any, ...] = (schema.Verdict, schema.Rating, schema.Response, schema.Metric, schema.StageTime)
+        rows += (schema.Score, schema.Run, schema.Run.finished)
         with self._store.read() as session:
-            return "-".join(str(session.scalar(select(func.count()).select_from(table))) for table in tables)
+            return "-".join(str(session.scalar(select(func.count(row)))) for row in map(_counted, rows))
 
     @contextmanager
     def site(self) -> Iterator[Site]:
@@ -64,16 +69,17 @@ class _Now:
                 if self._session is not None:
                     self._session.close()
                 began = time.monotonic()
-                self._session = Session(self._store.engine)
+                self._session = Session(self._store.engine, expire_on_commit=False)
                 name = self._store.path.name if self._store.path else "a team store"
-                self._site, self._search, self.version = Site(self._session, name, live=True), None, stamp
+                self._site, self._search, self.version = Site(self._session, name, live=stamp), None, stamp
                 _ = self._site.comparisons
                 took = time.monotonic() - began
                 self._due = time.monotonic() + max(_REST, 4 * took)
             try:
                 yield self._site
             finally:
-                self._site.session.rollback()  # a snapshot that is held keeps SQLite from tidying its log
+                # A snapshot that is held keeps SQLite from tidying its log. What was read stays.
+                self._site.session.commit()
 
     def found(self, query: str) -> list[str]:
         """Keys of comparisons; see `Search`."""
@@ -83,17 +89,42 @@ class _Now:
             return self._search.found(query)
 
 
-def app_of(store: Store, hosts: Sequence[str]) -> Starlette:
-    """The pages, a search, and what tells a page that it is old. Only `hosts` are answered: no other site's name for
-    this address is (DNS rebinding)."""
+def _counted(row: Any) -> Any:
+    """A column to count: of a table its first, which is never null."""
+    return row if not hasattr(row, "__table__") else row.__table__.columns.values()[0]
+
+
+class _KnownHosts:
+    """Answers requests for this machine's own names and for addresses: another site's name for it is refused, which a
+    browser was led here by (DNS rebinding)."""
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._known(Headers(scope=scope).get("host", "")):
+            refused = PlainTextResponse("This is another machine's name.", 400, HEADERS)
+            await refused(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _known(self, host: str) -> bool:
+        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            return bool(ip_address(name))
+        except ValueError:
+            return name in self._names
+
+
+def app_of(store: Store, names: Collection[str]) -> Starlette:
+    """The pages, a search, and what tells a page that it is old; `names` are the host names that are answered."""
     now = _Now(store)
 
     def page(path: str) -> Response:
         with now.site() as site:
-            try:
-                content = site.content(path)
-            except KeyError:
+            if path not in site.pages:
                 return PlainTextResponse("There is no such page.", 404, HEADERS)
+            content = site.content(path)
         kind = STATIC.get(path) or ("text/javascript" if path.endswith(".js") else "text/html")
         return Response(content.encode(), headers=HEADERS, media_type=kind)
 
@@ -121,5 +152,5 @@ def app_of(store: Store, hosts: Sequence[str]) -> Starlette:
             Route("/search.json", search),
             Route("/{path:path}", pages),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+        middleware=[Middleware(_KnownHosts, names=names)],
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property, partial
 from importlib import resources
 from typing import Any
 
@@ -12,13 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.orm import Session
 
 from dadpo_bench import __version__
-from dadpo_bench.leaderboard import number, sections
+from dadpo_bench.leaderboard import View, number, sections
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.report import judges, overview, provenance, runs_page
 from dadpo_bench.report.comparisons import Comparison, comparisons_of
 from dadpo_bench.report.methods import Methods
 from dadpo_bench.report.parts import Part, index_of, part_data, parts_of
 from dadpo_bench.report.text import visible
+from dadpo_bench.store import judged_boards
 
 _PAGES = {
     "index.html": "Overview",
@@ -43,16 +44,17 @@ _CALL = "dadpo"
 class Site:
     """The report of what a store holds now. `session` is read from as long as pages are asked for.
 
-    `live` pages ask their server, and nobody else, whether they are old.
+    `live` pages ask their server, and nobody else, whether they are old: it is the version that they are of.
     """
 
-    def __init__(self, session: Session, name: str, *, live: bool = False) -> None:
+    def __init__(self, session: Session, name: str, *, live: str = "") -> None:
         self.session, self._name, self._live = session, name, live
 
     @cached_property
     def sections(self) -> list[Section]:
-        """The boards."""
-        return sections(self.session)
+        """The boards; of a living store those too that are being judged."""
+        boards = judged_boards(self.session) if self._live else None
+        return sections(self.session, View(by_category=True), boards)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -60,45 +62,39 @@ class Site:
         return [c for section in self.sections for p in section.panels for c in comparisons_of(p, section.protocol_key)]
 
     @cached_property
-    def _methods(self) -> Methods:
-        return Methods(self.session, self.sections)
-
-    @cached_property
-    def _parts(self) -> list[Part]:
-        return parts_of(self.comparisons)
-
-    def paths(self) -> Iterator[str]:
-        """Every path there is, pages first."""
-        yield from _PAGES
-        yield from self._methods.pages
-        yield from (path for path in STATIC if self._live or path != "live.js")
-        yield "data/index.js"
-        yield from (part.path for part in self._parts)
-
-    def content(self, path: str) -> str:
-        """What is at a path. Raises `KeyError` where nothing is."""
-        if path in STATIC:
-            return (resources.files("dadpo_bench.report") / "static" / path).read_text(encoding="utf-8")
-        if path == "data/index.js":
-            return _called("index", index_of(self.sections, self.session, self.comparisons, self._parts))
-        for number_, part in enumerate(self._parts):
-            if part.path == path:
-                return _called("part", number_, part_data(self.session, part))
-        if path in self._methods.pages:
-            return self._rendered(path, self._methods.context(path), "method.html")
-        makers: Mapping[str, Callable[[], Mapping[str, Any]]] = {
-            "index.html": lambda: overview.context(self.sections, self._methods.pages),
+    def pages(self) -> Mapping[str, Callable[[], str]]:
+        """By path, what makes the content."""
+        methods = Methods(self.session, self.sections)
+        parts = parts_of(self.comparisons)
+        contexts: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "index.html": lambda: overview.context(self.sections, methods.pages),
             "comparisons.html": dict,
             "runs.html": lambda: runs_page.context(self.session),
             "judges.html": lambda: judges.context(self.session, self.sections),
             "provenance.html": lambda: provenance.context(self.session, self.sections),
         }
-        return self._rendered(path, makers[path]())
+        index = partial(index_of, self.sections, self.session, self.comparisons, parts)
+        return {
+            **{path: partial(self._page, path, path, contexts[path]) for path in _PAGES},
+            **{
+                path: partial(self._page, path, "method.html", partial(methods.context, path)) for path in methods.pages
+            },
+            **{path: partial(_static, path) for path in STATIC if self._live or path != "live.js"},
+            "data/index.js": lambda: _called("index", index()),
+            **{part.path: partial(self._part, part) for part in parts},
+        }
 
-    def _rendered(self, path: str, context: Mapping[str, Any], template: str = "") -> str:
+    def content(self, path: str) -> str:
+        """What is at a path. Raises `KeyError` where nothing is."""
+        return self.pages[path]()
+
+    def _part(self, part: Part) -> str:
+        return _called("part", part.name, part_data(self.session, part))
+
+    def _page(self, path: str, template: str, context: Callable[[], Mapping[str, Any]]) -> str:
         return (
             _environment()
-            .get_template(f"{template or path}.j2")
+            .get_template(f"{template}.j2")
             .render(
                 path=path,
                 pages=_PAGES,
@@ -106,9 +102,13 @@ class Site:
                 title="dadpo-bench",
                 store=self._name,
                 version=__version__,
-                **context,
+                **context(),
             )
         )
+
+
+def _static(path: str) -> str:
+    return (resources.files("dadpo_bench.report") / "static" / path).read_text(encoding="utf-8")
 
 
 def _called(function: str, *values: Any) -> str:
@@ -116,6 +116,7 @@ def _called(function: str, *values: Any) -> str:
     return f"{_CALL}.{function}({','.join(json.dumps(v, separators=(',', ':')) for v in values)})\n"
 
 
+@cache
 def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("dadpo_bench.report"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-# Controls but tab and newline, bidirectional marks, overrides and isolates, and halves of surrogate pairs.
+# Controls but tab and newline; bidirectional marks, overrides and isolates; blanks and fillers without width; halves of
+# surrogate pairs; tags and variation selectors in planes of their own. Joiners (U+200C, U+200D) make letters and emoji.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180b-\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from dadpo_bench.progress import Reporter
 from dadpo_bench.report.site import Site
 from dadpo_bench.store import Store
 
-_MARK = "data/index.js"
-"""What tells a folder of ours from another, which is never replaced."""
+_LIST = "files.json"
+"""Every file of a report, in it: a folder that holds anything else is not replaced."""
 
 
 class Written(NamedTuple):
@@ -32,18 +32,35 @@ def write_report(store: Store, folder: Path, reporter: Reporter) -> Written:
 
     Raises `UserError` where something else lies there or nothing is scored, `WorkError` where it cannot be written.
     """
-    if folder.exists() and not (folder / _MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there and is no report: name another --out")
+    folder = folder.expanduser().resolve()
+    _check(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            size, files, comparisons = _write(store, Path(scratch) / "report", reporter)
+            made, before = Path(scratch) / "report", Path(scratch) / "before"
+            size, files, comparisons = _write(store, made, reporter)
+            _check(folder)
             if folder.exists():
-                shutil.rmtree(folder)
-            (Path(scratch) / "report").replace(folder)
+                folder.replace(before)
+            made.replace(folder)
     except OSError as error:
         raise WorkError(f"cannot write {folder}: {error.strerror or error}") from error
     return Written(folder / "index.html", files, size, comparisons)
+
+
+def _check(folder: Path) -> None:
+    """Raises `UserError` where anything lies there that is no part of a report."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is there and is no folder: name another --out")
+    try:
+        listed = set(json.loads((folder / _LIST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        listed = set()
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in listed:
+            raise UserError(f"{folder} holds {path.name}, which is no part of a report: name another --out")
 
 
 def _write(store: Store, folder: Path, reporter: Reporter) -> tuple[int, int, int]:
@@ -52,7 +69,9 @@ def _write(store: Store, folder: Path, reporter: Reporter) -> tuple[int, int, in
         site = Site(session, store.path.name if store.path else "a team store")
         if not site.sections:
             raise UserError(f"{store.name} has no scores to report: `dadpo-bench run dadpo` makes some")
-        paths = list(site.paths())
+        paths = list(site.pages)
+        folder.mkdir()
+        (folder / _LIST).write_text(json.dumps([_LIST, *paths], indent=1) + "\n", encoding="utf-8")
         with reporter.bar("pages", len(paths), "files") as bar:
             for path in paths:
                 content = site.content(path).encode()

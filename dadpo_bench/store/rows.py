@@ -132,3 +132,24 @@ def scored_boards(session: Session) -> list[tuple[schema.Protocol, schema.Judge]
     keys = session.execute(select(schema.Score.protocol_key, schema.Score.judge_key).distinct()).all()
     found = [(session.get_one(schema.Protocol, p), session.get_one(schema.Judge, j)) for p, j in keys]
     return sorted(found, key=lambda board: (board[0].name, board[1].name, board[0].key, board[1].key))
+
+
+def judged_boards(session: Session) -> list[tuple[schema.Protocol, schema.Judge]]:
+    """`scored_boards`, and behind them those that a judge has begun with and nobody has scored yet."""
+    scored = scored_boards(session)
+    known = {judge.key for _, judge in scored}
+    found = []
+    for judge in session.scalars(select(schema.Judge).order_by(schema.Judge.name, schema.Judge.key)):
+        if judge.key in known:
+            continue
+        said: Any = schema.Rating if judge.kind == "pointwise" else schema.Verdict
+        about = schema.Rating.response_key if judge.kind == "pointwise" else schema.Verdict.contestant_response
+        protocols = (
+            select(schema.Contestant.protocol_key)
+            .join(schema.Answer, schema.Answer.contestant_key == schema.Contestant.key)
+            .join(said, about == schema.Answer.response_key)
+            .where(said.judge_key == judge.key)
+            .distinct()
+        )
+        found += [(session.get_one(schema.Protocol, key), judge) for key in sorted(session.scalars(protocols))]
+    return scored + found

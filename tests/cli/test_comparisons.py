@@ -1,12 +1,16 @@
 """`dadpo-bench comparisons`: filtered, side by side, by key, hostile text as text."""
 
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from dadpo_bench.cli import app
+from tests.leaderboard.open_boards import made
 
 STORE = ("--store", "results/reference.sqlite3")
 
@@ -34,6 +38,23 @@ def test_a_comparison_is_shown_side_by_side_with_what_was_said() -> None:
     assert all(part in shown for part in (c["key"], "teacher (baseline)", "the contestant's response · ", "judge pmi"))
     assert c["response"][0].split()[0] in shown
     assert "1 of 203; --limit shows more of the other 202" in shown
+
+
+def test_a_long_word_is_shown_whole(tmp_path: Path) -> None:
+    store = made(tmp_path / "x.sqlite3", {"j": {"mine": "W"}})
+    with closing(sqlite3.connect(store)) as raw:
+        reply = json.dumps([{"text": "漢" * 300, "token_ids": [], "finish": "stop"}])
+        raw.execute("UPDATE responses SET replies = ? WHERE replies LIKE '%mine%'", (reply,))
+        raw.commit()
+    shown = CliRunner().invoke(app, ["comparisons", "--store", store], env={"COLUMNS": "60"}).stdout
+    assert shown.count("漢") == 300
+
+
+def test_names_of_others_reach_no_terminal_as_they_are(tmp_path: Path) -> None:
+    store = made(tmp_path / "x.sqlite3", {"j": {"a\x1b]0;PWNED\x07\u202e:smile:": "W"}})
+    for arguments in ([], ["--method", "nobody"], ["--method", "nobody", "--json"]):
+        result = CliRunner().invoke(app, ["comparisons", "--store", store, *arguments])
+        assert not {"\x1b", "\x07", "\u202e", "😄"} & set(result.output)
 
 
 def test_a_key_or_its_beginning_shows_the_same_again() -> None:

@@ -21,9 +21,10 @@ PAYLOAD = (
     f'<img src="http://127.0.0.1:9/x.png" onerror="{RAN}"><svg onload="{RAN}"></svg>'
     f'<iframe srcdoc="<script>parent.{RAN}</script>"></iframe><a href="javascript:{RAN}">link</a>'
     f"[link](javascript:{RAN}) ![image](http://127.0.0.1:9/y.png) <http://127.0.0.1:9/auto>\n\n"
+    "&#8238;entity &#x200b;&rlm;| a | b |\n|---|---|\n" + f"| {'wide ' * 60}| x |\n\n"
     f'"\'`-->]]>{{{{7*7}}}}${{7*7}}$x_1$ \u202eabc\u2066\u2028\x00\x1b[2J dadpo.index("'
 )
-KEPT = {"kind", "outcome", "order", "domain", "split", "precision", "stage", "finish", "category"}
+KEPT = {"kind", "outcome", "order", "domain", "split", "precision", "stage", "finish"}
 """What the program itself writes, and reads again."""
 
 
@@ -33,6 +34,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     store = copied(folder / "x.sqlite3")
     with closing(sqlite3.connect(store)) as raw:
+        _judge_pairs(raw)
         for table in schema.Base.metadata.sorted_tables:
             keys = {column.name for column in table.columns if column.primary_key or column.foreign_keys}
             for column in table.columns:
@@ -48,6 +50,31 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raw.execute("UPDATE responses SET replies = ? WHERE key = ?", (long, _of_somebody(raw)))
         raw.commit()
     return written(store, folder / "report")
+
+
+def _judge_pairs(raw: sqlite3.Connection) -> None:
+    """A judge that compares, in both orders, what one method and the teacher answered; and how it was tried."""
+    raw.execute("INSERT INTO judges VALUES ('j2', 'chat:model', 'pairwise', 0, '{\"judge\": \"chat\"}')")
+    pairs = (
+        "SELECT a.response_key, t.response_key FROM answers a JOIN contestants c ON c.key = a.contestant_key "
+        "JOIN answers t ON t.prompt_key = a.prompt_key JOIN contestants b ON b.key = t.contestant_key "
+        "WHERE c.name = 'dadpo' AND c.seed = 0 AND b.kind = 'teacher'"
+    )
+    for order, outcome in (("ab", "win"), ("ba", "loss")):
+        raw.execute(
+            'INSERT INTO verdicts (judge_key, contestant_response, baseline_response, "order", outcome, preference, '
+            "reason, raw, resolved_model, fingerprint, tokens, answer_tokens, seconds, asked) "
+            "SELECT 'j2', x.a, x.b, ?, ?, NULL, '', 'because', 'model', '', 10, 5, 0.5, '2026-01-01' "
+            f"FROM ({pairs.replace('a.response_key, t.response_key', 'a.response_key AS a, t.response_key AS b')}) x",
+            (order, outcome),
+        )
+    raw.execute(
+        "INSERT INTO scores SELECT protocol_key, 'j2', task_key, baseline, contestant, '{}' FROM scores LIMIT 1"
+    )
+    raw.execute(
+        "INSERT INTO judge_evaluations VALUES ('j2', 's', 'set', '2026-01-01', "
+        """'{"agreement": null, "cohen_kappa": null}')"""
+    )
 
 
 def _of_somebody(raw: sqlite3.Connection) -> str:
@@ -98,8 +125,12 @@ def test_every_page_shows_it_as_text(seen: Looking, planted: Path) -> None:
 
 
 @pytest.mark.parametrize("view", ["m", "r", "d"])
-def test_comparisons_show_it_as_text_however_they_are_read(seen: Looking, view: str) -> None:
+@pytest.mark.parametrize("judge", ["pmi", "chat:model"])
+def test_comparisons_show_it_as_text_however_they_are_read(seen: Looking, view: str, judge: str) -> None:
     seen.open("comparisons.html")
+    boards = seen.page.locator("select[name=board] option").all_inner_texts()
+    seen.page.select_option("select[name=board]", label=next(b for b in boards if f"judge {judge}<" in b))
+    seen.page.locator("h1").click()
     for _ in range(3):
         seen.page.keyboard.press("j")
         seen.page.locator("#comparison h2").wait_for()
@@ -107,7 +138,8 @@ def test_comparisons_show_it_as_text_however_they_are_read(seen: Looking, view: 
         shown = seen.text("#comparison")
         assert "<script>" in shown
         assert "⟨U+202E⟩" in shown
-        assert "\u202e" not in shown
+        assert "\u202e" not in seen.page.evaluate("document.body.textContent")
+        assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         for link in seen.page.locator("#comparison .link").all():
             link.click()
         assert_untouched(seen)

@@ -57,6 +57,32 @@ def test_filters_leave_what_they_say_and_show_all_takes_them_back(seen: Looking)
     assert seen.text("#count") == "1,520 of 1,520 comparisons"
 
 
+def test_a_number_is_typed_as_anywhere_else(seen: Looking) -> None:
+    seen.open("comparisons.html")
+    seen.page.locator("input[name=above]").press_sequentially("1.25")
+    assert seen.page.locator("input[name=above]").input_value() == "1.25"
+    assert seen.page.locator("#list tbody tr").first.inner_text().count("×") == 1
+    assert "above=1.25" in seen.page.url
+
+
+def test_a_filtered_list_has_an_address_by_names(seen: Looking) -> None:
+    seen.open("comparisons.html#contestant=kd&task=general&outcome=win")
+    assert seen.page.locator("select[name=contestant]").input_value() == "kd"
+    assert 0 < rows(seen) < 120
+
+
+def test_a_button_keeps_the_focus_and_the_list_its_length(seen: Looking) -> None:
+    seen.open("comparisons.html")
+    seen.page.locator("#more").click()
+    seen.page.locator("#list tbody tr a").nth(150).click()
+    seen.page.locator("#comparison .bar >> text=151 of").wait_for()
+    assert rows(seen) == 200
+    assert seen.page.locator("#comparison h2").evaluate("element => element.getBoundingClientRect().top >= 0")
+    seen.page.get_by_role("button", name="next").click()
+    seen.page.locator("#comparison .bar >> text=152 of").wait_for()
+    assert seen.page.evaluate("document.activeElement.textContent") == "next →"
+
+
 def test_more_are_listed_when_asked_for(seen: Looking) -> None:
     seen.open("comparisons.html")
     seen.page.locator("#more").click()

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
+from dadpo_bench.report import Site
+from dadpo_bench.store import open_store, schema
 from tests.report.browsers import copied, needs_chromium
 
 
@@ -66,8 +69,36 @@ def test_pages_come_with_a_policy_that_lets_nothing_in(served: str) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_other_names_for_this_address_are_refused(served: str) -> None:
-    assert got(served, Host="evil.example")[0] == 400
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [("evil.example", False), ("localhost:1", True), ("127.0.0.1", True), ("[::1]:8765", True), ("", False)],
+)
+def test_other_names_for_this_address_are_refused(served: str, host: str, answered: bool) -> None:
+    assert got(served, Host=host)[0] == (200 if answered else 400)
+
+
+def test_what_a_judge_has_said_is_there_before_it_is_scored(store: Path) -> None:
+    with closing(open_store(str(store))) as opened, opened.read() as session:
+        session.execute(delete(schema.Score))
+        site = Site(session, "x", live="1")
+        assert len(site.comparisons) == 1_520
+        assert "dadpo" in site.content("index.html")
+        session.rollback()
+
+
+def test_judges_of_one_name_are_told_apart(store: Path) -> None:
+    with closing(open_store(str(store))) as opened, opened.read() as session:
+        first = session.scalars(select(schema.Judge)).one()
+        session.add(schema.Judge(key="f" * 32, name=first.name, kind=first.kind, proxy=True, identity={}))
+        session.flush()
+        score = session.scalars(select(schema.Score)).first()
+        assert score is not None
+        place = {name: getattr(score, name) for name in ("protocol_key", "task_key", "baseline", "contestant")}
+        session.add(schema.Score(**place, judge_key="f" * 32, values={}))
+        session.flush()
+        names = {section.judge for section in Site(session, "x").sections}
+        assert names == {f"pmi {first.key[:6]}", "pmi ffffff"}
+        session.rollback()
 
 
 @pytest.mark.parametrize("path", ["nothing.html", "..%2f..%2fx.sqlite3", "data/part-9999.js", "static/report.css"])
@@ -124,7 +155,7 @@ def test_a_page_follows_the_store_and_searches_it(browser: Any, served: str, sto
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{served}comparisons.html")
     page.locator("#count >> text=1,520 of 1,520").wait_for()
-    page.locator("input[name=q]").fill("castles moat")
+    page.locator("input[name=q]").press_sequentially("castles moat", delay=40)
     page.locator("#count >> text=/^(1[6-9]|2[0-9]) of 1,520/").wait_for()
     page.goto(f"{served}runs.html")
     with closing(sqlite3.connect(store)) as raw:

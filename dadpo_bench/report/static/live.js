@@ -2,12 +2,12 @@
 // Served from a living store: a page that has grown old is fetched again, and comparisons are searched by their texts.
 (() => {
   const EVERY = 3000; // milliseconds
-  let version = null;
+  let version = document.documentElement.dataset.version; // of the store that this page was made of
 
   async function refresh() {
     try {
       const now = (await (await fetch("live.json")).json()).version;
-      if (version !== null && now !== version) {
+      if (now !== version) {
         if (typeof dadpo === "undefined") await replace();
         else dadpo.reload();
       }

@@ -8,12 +8,12 @@ const dadpo = (() => {
   const VIEWS = { m: "Markdown", r: "raw", d: "differences" };
   const $ = (id) => document.getElementById(id);
   const form = $("filters");
-  let data, found = [], shown = 0, view = "m";
+  let data, places, found = [], shown = 0, listed = "", view = "m";
   const parts = new Map(), waiting = new Map();
-  let hits = { q: "", keys: null }; // of the search that a live page has
+  let hits = { q: "", keys: null, failed: null }; // of the search that a live page has
 
   // As report/text.py: what would not be seen, or would reorder what is, becomes visible.
-  const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\u{d800}-\u{dfff}\u{e0000}-\u{e007f}]/gu;
+  const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u180b-\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\u{d800}-\u{dfff}\u{e0000}-\u{e0fff}]/gu;
   const visible = (text) => text.replace(/\r\n/g, "\n").replace(UNSEEN, (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
 
   const make = (tag, attributes = {}, ...children) => {
@@ -27,8 +27,10 @@ const dadpo = (() => {
   };
 
   const markdown = markdownit({ html: false, linkify: false });
-  markdown.renderer.rules.image = (tokens, i) => markdown.utils.escapeHtml(`[image: ${tokens[i].content}] (${tokens[i].attrGet("src")})`);
-  markdown.renderer.rules.link_open = (tokens, i) => `<span class="link" title="${markdown.utils.escapeHtml(tokens[i].attrGet("href") || "")}">`;
+  // Entities are read by now: what they stand for is seen too.
+  markdown.renderer.rules.text = (tokens, i) => markdown.utils.escapeHtml(visible(tokens[i].content));
+  markdown.renderer.rules.image = (tokens, i) => markdown.utils.escapeHtml(visible(`[image: ${tokens[i].content}] (${tokens[i].attrGet("src")})`));
+  markdown.renderer.rules.link_open = (tokens, i) => `<span class="link" title="${markdown.utils.escapeHtml(visible(tokens[i].attrGet("href") || ""))}">`;
   markdown.renderer.rules.link_close = () => "</span>";
 
   function textOf(text, other) {
@@ -48,22 +50,22 @@ const dadpo = (() => {
   }
 
   function marked(box, text, other) {
-    const changes = Diff.diffWordsWithSpace(other.slice(0, LONG), text, { timeout: 300 });
-    if (!changes) { box.textContent = text; return; }
+    const changes = Diff.diffWordsWithSpace(text.length > LONG ? other : other.slice(0, LONG), text, { timeout: 300 });
+    if (!changes) { box.append(text, make("p", { class: "soft" }, "Too different to be marked.")); return; }
     for (const part of changes) if (!part.removed) box.append(part.added ? make("mark", { class: "added" }, part.value) : part.value);
   }
 
-  function load(number) {
-    if (parts.has(number)) return Promise.resolve(parts.get(number));
-    if (!waiting.has(number)) {
-      waiting.set(number, new Promise((done, failed) => {
-        const script = make("script", { src: `data/part-${String(number).padStart(4, "0")}.js` });
-        script.onload = () => { script.remove(); done(parts.get(number)); };
-        script.onerror = () => { waiting.delete(number); failed(new Error("its texts are not beside this page")); };
+  function load(name) {
+    if (parts.has(name)) return Promise.resolve(parts.get(name));
+    if (!waiting.has(name)) {
+      waiting.set(name, new Promise((done, failed) => {
+        const script = make("script", { src: `data/part-${name}.js` });
+        script.onload = () => { script.remove(); done(parts.get(name)); };
+        script.onerror = () => { waiting.delete(name); failed(new Error("its texts are not beside this page")); };
         document.head.append(script);
       }));
     }
-    return waiting.get(number);
+    return waiting.get(name);
   }
 
   function choices(name, values, every) {
@@ -77,8 +79,9 @@ const dadpo = (() => {
   }
 
   function matching(w) {
-    const is = (column, value) => value === "" ? null : [data[column], Number(value)];
-    const equal = [is("board", w.board), is("task", w.task), is("category", w.category), is("contestant", w.contestant), is("outcome", w.outcome), is("flipped", w.flipped)].filter(Boolean);
+    const is = (column) => w[column] === "" ? null : [data[column], places[column].get(w[column])];
+    const equal = ["board", "task", "category", "contestant", "outcome"].map(is).filter(Boolean);
+    if (w.flipped) equal.push([data.flipped, 1]);
     const above = w.above === "" ? null : Number(w.above), below = w.below === "" ? null : Number(w.below);
     const rows = [];
     next: for (let i = 0; i < data.key.length; i++) {
@@ -111,21 +114,32 @@ const dadpo = (() => {
     return new URLSearchParams(i === null ? chosen : [...chosen, ["c", data.key[i]]]).toString();
   }
 
-  function list() {
-    found = matching(wanted());
+  function list(keep) {
+    const given = wanted(), asked = JSON.stringify(given);
+    if (keep && asked === listed) return;
+    const many = asked === listed ? shown : SHOWN; // the same filters over other data: as far as one had got
+    listed = asked;
+    found = matching(given);
     shown = 0;
     $("list").tBodies[0].replaceChildren();
-    $("count").textContent = `${found.length.toLocaleString("en")} of ${data.key.length.toLocaleString("en")} comparisons`;
-    more();
+    $("count").textContent = hits.failed ? `The search failed: ${hits.failed}.` : `${found.length.toLocaleString("en")} of ${data.key.length.toLocaleString("en")} comparisons`;
+    more(many);
   }
 
-  function more() {
-    $("list").tBodies[0].append(...found.slice(shown, shown + SHOWN).map(row));
-    shown = Math.min(found.length, shown + SHOWN);
+  function more(count = SHOWN) {
+    $("list").tBodies[0].append(...found.slice(shown, shown + count).map(row));
+    shown = Math.min(found.length, shown + count);
     $("more").hidden = shown >= found.length;
+    mark();
+  }
+
+  function mark() {
+    const key = new URLSearchParams(location.hash.slice(1)).get("c");
+    for (const each of $("list").tBodies[0].rows) each.setAttribute("aria-current", String(each.dataset.key === key));
   }
 
   const seconds = (value) => value ? `${value.toFixed(1)} s` : null;
+  const written = (reply) => reply && reply.tokens ? ` · ${reply.tokens.toLocaleString("en")} tokens` : "";
   const tokens = (said) => said.tokens ? `${said.tokens.toLocaleString("en")} tokens` + (said.answer_tokens ? `, ${said.answer_tokens.toLocaleString("en")} of them written` : "") : null;
   const ORDERS = { ab: "contestant shown first", ba: "contestant shown second", contestant: "of the contestant's response", baseline: "of the baseline's response" };
 
@@ -139,57 +153,66 @@ const dadpo = (() => {
     const entry = part.comparisons[data.key[i]], prompt = part.prompts[entry.prompt];
     const ours = part.responses[entry.ours] || [], theirs = part.responses[entry.theirs] || [];
     const place = found.indexOf(i), baseline = data.baselines[data.baseline[i]];
-    const go = (step) => make("button", { type: "button", disabled: place < 0 || found[place + step] === undefined, onclick: () => walk(step) }, step < 0 ? "← previous" : "next →");
-    const side = (name, reply, other) => make("div", { class: "side" }, make("h4", {}, visible(name) + (reply && reply.cut ? " · cut by the token limit" : "")), reply ? textOf(reply.text, other && other.text) : make("p", { class: "soft" }, "no response"));
+    const go = (step) => make("button", { type: "button", "data-act": step, disabled: place < 0 || found[place + step] === undefined, onclick: () => walk(step) }, step < 0 ? "← previous" : "next →");
+    const side = (name, reply, other) => make("div", { class: "side" }, make("h4", {}, visible(name) + written(reply) + (reply && reply.cut ? " · cut by the token limit" : "")), reply ? textOf(reply.text, other && other.text) : make("p", { class: "soft" }, "no response"));
     const turns = prompt.turns.flatMap((turn, at) => [
       make("div", { class: "message" }, make("h4", {}, prompt.turns.length > 1 ? `user, turn ${at + 1}` : "user"), textOf(turn)),
       make("div", { class: baseline ? "sides" : "" }, side(named(i), ours[at], theirs[at]), baseline ? side(`${baseline} (baseline)`, theirs[at], ours[at]) : undefined),
       prompt.reference[at] ? make("details", {}, make("summary", {}, "Reference answer"), textOf(prompt.reference[at])) : undefined,
     ]);
-    const box = $("comparison");
+    const box = $("comparison"), opening = box.hidden;
+    const act = box.contains(document.activeElement) ? document.activeElement.dataset.act : undefined;
     box.replaceChildren(
       make("div", { class: "bar" }, go(-1), go(1), make("span", { class: "soft" }, place < 0 ? "outside of the list's filters" : `${place + 1} of ${found.length}`),
-        ...Object.entries(VIEWS).map(([key, name]) => make("button", { type: "button", "aria-pressed": String(view === key), onclick: () => look(key) }, name)),
+        ...Object.entries(VIEWS).map(([key, name]) => make("button", { type: "button", "data-act": key, "aria-pressed": String(view === key), onclick: () => look(key) }, name)),
         make("button", { type: "button", onclick: close }, "close")),
-      make("h2", {}, visible(named(i)), baseline ? ` against ${visible(baseline)} ` : " ", badge(i)),
+      make("h2", { tabindex: "-1" }, visible(named(i)), baseline ? ` against ${visible(baseline)} ` : " ", badge(i)),
       make("p", { class: "soft" }, visible([data.boards[data.board[i]].name, `judge ${data.boards[data.board[i]].judge}`, data.tasks[data.task[i]], data.categories[data.category[i]]].filter(Boolean).join(" · ")), data.flipped[i] ? " · the verdict changed with the order" : ""),
       prompt.system ? make("div", { class: "message" }, make("h4", {}, "system"), textOf(prompt.system)) : "",
       ...turns.filter(Boolean),
       make("h3", {}, "What the judge said"),
       ...(entry.said.length ? entry.said.map(judged) : [make("p", { class: "soft" }, "nothing is stored")]));
     box.hidden = false;
-    for (const each of $("list").tBodies[0].rows) each.setAttribute("aria-current", String(each.dataset.key === data.key[i]));
+    mark();
+    // Whoever used a button here goes on with it; whoever came from elsewhere starts at the heading.
+    const again = act && box.querySelector(`[data-act="${CSS.escape(act)}"]:not(:disabled)`);
+    (again || box.querySelector("h2")).focus({ preventScroll: true });
+    const top = box.getBoundingClientRect().top;
+    if (opening || top < 0 || top > innerHeight / 2) box.scrollIntoView({ block: "start" });
   }
 
   const current = () => data.key.indexOf(new URLSearchParams(location.hash.slice(1)).get("c"));
-  function look(key) { view = key; if (current() >= 0) route(); }
-  function close() { location.hash = address(null); }
+  function look(key) { view = key; if (current() >= 0) route(false); }
+  function close() {
+    const key = data.key[current()];
+    location.hash = address(null);
+    $("list").querySelector(`tr[data-key="${CSS.escape(key || "")}"] a`)?.focus({ preventScroll: true });
+  }
   function walk(step) {
     const place = found.indexOf(current()), next = found[place < 0 ? 0 : place + step];
     if (next !== undefined) location.hash = address(next);
   }
 
-  async function route() {
+  // The address says what is shown. Fields are written from it where it changed, never while one types into them.
+  async function route(fields) {
     const asked = new URLSearchParams(location.hash.slice(1));
-    for (const element of form.elements) {
+    for (const element of fields ? form.elements : []) {
       if (!element.name) continue;
       if (element.type === "checkbox") element.checked = asked.get(element.name) === "1";
       else element.value = asked.get(element.name) ?? "";
     }
-    await search(wanted().q);
-    list();
+    if (!(await search(wanted().q))) return; // another search has begun
+    list(true);
     const i = current(), box = $("comparison");
     if (i < 0) {
       box.hidden = true;
       if (asked.get("c")) { box.replaceChildren(make("p", {}, "There is no such comparison in this report.")); box.hidden = false; }
+      mark();
       return;
     }
     try {
-      const part = await load(data.part[i]);
-      if (current() !== i) return;
-      const opening = box.hidden;
-      show(i, part);
-      if (opening) box.scrollIntoView({ block: "start" });
+      const part = await load(data.parts[data.part[i]]);
+      if (current() === i) show(i, part);
     } catch (error) {
       box.replaceChildren(make("p", { class: "warning" }, `It cannot be shown: ${error.message}.`));
       box.hidden = false;
@@ -197,38 +220,60 @@ const dadpo = (() => {
   }
 
   function fill() {
-    const all = (values) => values.map((value, at) => [String(at), visible(value) || "–"]);
-    choices("board", all(data.boards.map((board) => `${board.name}, judge ${board.judge}`)), "every board");
-    choices("task", all(data.tasks), "every task");
-    choices("category", all(data.categories), "every category");
-    choices("contestant", all(data.contestants), "everybody");
-    choices("outcome", all(data.outcomes).filter(([at]) => data.outcome.includes(Number(at))), "every outcome");
+    const boards = data.boards.map((board) => `${board.name}, judge ${board.judge}`);
+    const names = { board: boards, task: data.tasks, category: data.categories, contestant: data.contestants, outcome: data.outcomes };
+    const every = { board: "every board", task: "every task", category: "every category", contestant: "everybody", outcome: "every outcome" };
+    places = {};
+    for (const [column, values] of Object.entries(names)) {
+      places[column] = new Map(values.map((value, at) => [value, at]));
+      const there = new Set(data[column]);
+      choices(column, values.filter((value, at) => value !== "" && there.has(at)).map((value) => [value, visible(value)]), every[column]);
+    }
   }
 
-  async function search(q) {
-    if (q === hits.q) return;
-    hits = { q, keys: null };
-    if (q === "") return;
-    const found = await (await fetch(`search.json?${new URLSearchParams({ q })}`)).json();
-    if (hits.q === q) hits.keys = new Set(found.keys);
+  async function search(q) { // whether it is still what is asked for
+    if (q === hits.q) return true;
+    const mine = (hits = { q, keys: null, failed: null });
+    listed = "";
+    if (q === "") return true;
+    try {
+      mine.keys = new Set((await (await fetch(`search.json?${new URLSearchParams({ q })}`)).json()).keys);
+    } catch (error) {
+      mine.failed = error.message;
+    }
+    return hits === mine;
   }
 
   function reload() { // the store has changed: the index anew, then what was shown
     parts.clear();
     waiting.clear();
-    hits = { q: "", keys: null };
+    hits = { q: "", keys: null, failed: null };
     const script = make("script", { src: `data/index.js?${Date.now()}` });
     script.onload = () => script.remove();
     document.head.append(script);
   }
 
+  function again() { // over other data
+    const given = wanted();
+    fill();
+    for (const [name, value] of Object.entries(given)) if (form.elements[name] && form.elements[name].type !== "checkbox") form.elements[name].value = value;
+    const key = new URLSearchParams(location.hash.slice(1)).get("c"), open = !$("comparison").hidden;
+    search(wanted().q).then(() => { list(false); if (!open || !data.key.includes(key)) route(false); });
+  }
+
   function begin() {
     fill();
-    form.addEventListener("input", () => history.replaceState(null, "", `#${address(null)}`) ?? route());
-    form.addEventListener("reset", (event) => { event.preventDefault(); location.hash = ""; route(); });
+    let typed;
+    form.addEventListener("input", (event) => {
+      const apply = () => { history.replaceState(null, "", `#${address(null)}`); route(false); };
+      clearTimeout(typed);
+      if (event.target.name === "q") typed = setTimeout(apply, 150); // words are asked of the server
+      else apply();
+    });
+    form.addEventListener("reset", (event) => { event.preventDefault(); history.replaceState(null, "", "#"); route(true); });
     form.addEventListener("submit", (event) => event.preventDefault());
-    $("more").addEventListener("click", more);
-    addEventListener("hashchange", route);
+    $("more").addEventListener("click", () => more());
+    addEventListener("hashchange", () => route(true));
     addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
       if (event.key === "j") walk(1);
@@ -236,12 +281,12 @@ const dadpo = (() => {
       else if (event.key === "Escape") close();
       else if (event.key in VIEWS) look(event.key);
     });
-    route();
+    route(true);
   }
 
   return {
-    index(given) { const first = !data; data = given; if (first) begin(); else { fill(); route(); } },
+    index(given) { const first = !data; data = given; if (first) begin(); else again(); },
     reload,
-    part(number, given) { parts.set(number, given); },
+    part(name, given) { parts.set(name, given); },
   };
 })();
