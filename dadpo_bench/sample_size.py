@@ -230,12 +230,12 @@ def _judged(session: Session, judge: schema.Judge, task_key: str, judgments: int
     ).one()
     if not count:
         return Judged(judge.name, judgments, None, None)
-    usd = _usd(judge.identity, (tokens - answers) / count, answers / count)
+    usd = usd_of(judge.identity, (tokens - answers) / count, answers / count)
     return Judged(judge.name, judgments, tokens / count, usd)
 
 
-def _usd(identity: Mapping[str, Any], read: float, answered: float) -> float | None:
-    """By the judge that the identity names, where it is installed and knows a price."""
+def usd_of(identity: Mapping[str, Any], read: float, answered: float) -> float | None:
+    """What so many tokens cost. By the judge that the identity names, where it is installed and knows a price."""
     name = identity.get("judge")
     if name not in registry.judges.names():
         return None

@@ -16,6 +16,7 @@ from dadpo_bench.leaderboard.markdown import CANARY
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.panels import Panel
 from dadpo_bench.report.tables import plain, table
+from dadpo_bench.sample_size import usd_of
 from dadpo_bench.scoring import agreement, flip_rate, prompt_outcomes
 from dadpo_bench.scoring.outcomes import Floats
 from dadpo_bench.store import schema
@@ -122,6 +123,8 @@ def _cost(session: Session, judge: schema.Judge) -> list[tuple[str, str]]:
     if tokens:
         found += [("tokens, read and written", f"{tokens:,}")]
         found += [("of these written", f"{answered:,}")] if answered else []
+        usd = usd_of(judge.identity, tokens - answered, answered)
+        found += [("USD, at the prices that the judge knows", f"{usd:,.2f}")] if usd is not None else []
     if seconds:
         found.append(("seconds of calls, added up", f"{seconds:,.0f}"))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
@@ -71,13 +71,15 @@ def _protocol(session: Session, key: str, section: Section) -> dict[str, Any]:
     }
 
 
-def _tasks(session: Session, sections: Sequence[Section]) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
+def _tasks(session: Session, sections: Sequence[Section]) -> list[dict[str, Any]]:
+    found = []
     for task in {p.task.key: p.task for s in sections for p in s.panels}.values():
-        prompts = session.scalar(
-            select(func.count()).select_from(schema.TaskPrompt).where(schema.TaskPrompt.task_key == task.key)
+        query = select(schema.TaskPrompt.prompt_id, schema.TaskPrompt.prompt_key).where(
+            schema.TaskPrompt.task_key == task.key
         )
-        found.append((task.name, f"{task.domain}-domain", task.split, f"{prompts:,}", task.key))
+        prompts = session.execute(query.order_by(schema.TaskPrompt.position)).all()
+        row = (task.name, f"{task.domain}-domain", task.split, f"{len(prompts):,}", task.key)
+        found.append({"row": row, "name": task.name, "prompts": "\n".join(f"{key} {name}" for name, key in prompts)})
     return found
 
 
