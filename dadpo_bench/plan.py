@@ -143,10 +143,11 @@ def _validation_task(recipe: Recipe, contestants: Sequence[str]) -> Task | None:
 
 
 def _refuse_shared(task: Task, learnt: Mapping[str, str]) -> None:
-    shared = [learnt[p.key] for p in task.prompts if p.key in learnt]
+    shared = [p for p in task.prompts if p.key in learnt]
     if shared:
         raise UserError(
-            f"task '{task.name}' shares {counted(len(shared), 'prompts')} with the {_CALLED[shared[0]]} prompts"
+            f"task '{task.name}' shares {counted(len(shared), 'prompts')} with the {_CALLED[learnt[shared[0].key]]} "
+            f"prompts, the first is '{shown(shared[0])}'; take them out (`dadpo-bench contamination --write` does)"
         )
 
 

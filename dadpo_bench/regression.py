@@ -293,13 +293,13 @@ def _show_table(console: Console, rows: Sequence[Compared]) -> None:
         title += f"; judge {rows[0].judge}"
     table = Table(title=escape(title), padding=(0, 0))
     table.add_column("task, contestant")
-    for name in ("", "seeds", "before → after", "difference (95 %)", "p (Holm)"):
+    for name in ("outcome", "seeds", "before → after", "difference (95 %)", "p (Holm)"):
         table.add_column(name, no_wrap=True)
     for c in sorted(rows, key=lambda c: list(_STYLES).index(c.direction)):
         more = [c.judge] * (len(judges) > 1) + [c.recipe] * (len(recipes) > 1)
         table.add_row(
             escape(", ".join([c.task, c.contestant, *more])),
-            c.direction,
+            "not told apart" if c.direction == "same" else c.direction,
             f"{c.seeds_before} → {c.seeds_after}",
             c.change,
             c.gap,

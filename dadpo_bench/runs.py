@@ -46,11 +46,13 @@ class State(NamedTuple):
     finished: bool
     stage: str
     """The last one where it is finished, else the one it is at or was stopped at."""
+    left: bool = False
+    """Whether another run went on where it ended, so that it runs no longer."""
 
     def __str__(self) -> str:
         if self.finished:
             return "finished" if self.stage in ("", Stage.score) else f"finished up to {self.stage}"
-        return f"running or stopped, at {self.stage}"
+        return f"{'stopped' if self.left else 'running or stopped'}, at {self.stage}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class RunRecord:
     environment: Mapping[str, Any]
     stages: tuple[StageRecord, ...]
     """In order."""
+    followed: bool = False
+    """Whether a later run of its protocol finished."""
 
     @property
     def name(self) -> str:
@@ -122,6 +126,7 @@ def runs_of(session: Session) -> list[RunRecord]:
     times = select(schema.StageTime).order_by(schema.StageTime.run_id, schema.StageTime.position)
     for row in session.scalars(times):
         stages[row.run_id].append(StageRecord(row.stage, row.seconds, row.peak_bytes))
+    rows = session.scalars(select(schema.Run).order_by(schema.Run.id)).all()
     return [
         RunRecord(
             row.id,
@@ -132,8 +137,9 @@ def runs_of(session: Session) -> list[RunRecord]:
             _mapping(row.recipe),
             _mapping(row.environment),
             tuple(stages[row.id]),
+            any(other.finished and other.protocol_key == row.protocol_key for other in rows[place + 1 :]),
         )
-        for row in session.scalars(select(schema.Run).order_by(schema.Run.id))
+        for place, row in enumerate(rows)
     ]
 
 
@@ -154,7 +160,7 @@ def state_of(run: RunRecord) -> State:
     if run.finished:
         return State(True, last)
     following = known[known.index(last) + 1 :] if last in known else known
-    return State(False, next(iter(following), last))
+    return State(False, next(iter(following), last), run.followed)
 
 
 def command_of(run: RunRecord, store: str = "") -> str:

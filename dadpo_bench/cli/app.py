@@ -25,7 +25,7 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 def _say(text: str) -> None:
     # Names in it are other people's text.
-    errors.print(f"error: {printable(text, 4000)}", markup=False, emoji=False, highlight=False, soft_wrap=True)
+    errors.print(f"error: {printable(text, len(text))}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Program(TyperGroup):

@@ -197,7 +197,7 @@ def _reply(text: str | None) -> Text:
 def _judged(said: Said) -> Text:
     from dadpo_bench.report.text import visible
 
-    value = "" if said.value is None else f"{said.value:.4g}"
+    value = "" if said.value is None else f"{'preference' if said.outcome else 'rating'} {said.value:.4g}"
     reason = f"unscored: {said.reason}" if said.reason else ""
     used = f"{said.tokens:,} tokens" if said.tokens else ""
     seconds = f"{said.seconds:.1f} s" if said.seconds else ""

@@ -37,7 +37,8 @@ _FEW = 30
 
 def power(
     effect: Annotated[
-        float, typer.Option(help="Points that matter: of the win rate, or of ratings where there is no baseline.")
+        float,
+        typer.Option(min=0, help="Points that matter: of the win rate, or of ratings where there is no baseline."),
     ],
     power: Annotated[float, typer.Option(help="Chance of finding it.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="Level of the two-sided test, of one comparison.")] = 0.05,

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from dadpo_bench.cli.options import relative
 from dadpo_bench.leaderboard import Section, number, sections
-from dadpo_bench.places import REFERENCE_STORE
+from dadpo_bench.places import DEFAULT_STORE, REFERENCE_STORE
 from dadpo_bench.store import Store, open_store, schema
 from dadpo_bench.tables import print_table
 
@@ -46,7 +46,11 @@ def show_result(console: Console, store: Store, protocol_key: str, judge: str, a
         console.print(f"{label:<12} {relative(path)}", markup=False, highlight=False, soft_wrap=True)
     for name, place in _checkpoints(store, protocol_key):
         console.print(f"  {name:<10} {relative(place)}", markup=False, highlight=False, soft_wrap=True)
-    console.print("\nnext: all methods, with the variance between seeds")
+    console.print("\nlook at every answer: pages to open or to send, or served while a run goes on")
+    where = "" if store.name == str(DEFAULT_STORE) else f" --store {relative(Path(store.name))}"
+    for command in ("report", "view"):
+        console.print(f"  dadpo-bench {command}{where}", markup=False, highlight=False, soft_wrap=True)
+    console.print("next: all methods, with the variance between seeds")
     console.print(f"  {again}", markup=False, highlight=False, soft_wrap=True)
     if reference:
         console.print("or compare these rows with the reference")

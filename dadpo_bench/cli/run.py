@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from dadpo_bench import registry
 from dadpo_bench.cli.options import (
     STORE,
     BackendOption,
@@ -117,7 +118,6 @@ def run(
     from dadpo_bench.plan import make_plan
     from dadpo_bench.planning import estimate
     from dadpo_bench.progress import Reporter, aside
-    from dadpo_bench.registry import unknown
     from dadpo_bench.runs import command_line
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
@@ -125,7 +125,7 @@ def run(
     from dadpo_bench.worker import check_options
 
     if until not in Stage.__members__.values():
-        raise typer.BadParameter(unknown("stage", until, [str(s) for s in Stage]))
+        raise typer.BadParameter(registry.unknown("stage", until, [str(s) for s in Stage]))
     if log_with is not None:
         check_tracker(log_with)
     processes = _options(launch)

@@ -120,7 +120,7 @@ def warnings(
     if trained and min(trained) < 5:
         found.append(f"{counted(min(trained), 'training seeds')}: the variance between seeds is poorly known.")
     if any(r["length_control"] == "fitted without difficulty" for r in rows):
-        found.append("Fewer than four contestants: length control knows no prompt's difficulty.")
+        found.append("Fewer than four contestants: fitted length control knows no prompt's difficulty.")
     if protocol.settings.get("prompts", {}).get("allow_contamination"):
         found.append("Contamination is allowed: held-out prompts were not held against the training prompts.")
     half = sum(r["half_scored"] for r in rows)

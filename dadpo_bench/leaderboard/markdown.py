@@ -23,11 +23,14 @@ REPORTED = (
 
 _LEGEND = (
     "Rates and shares are per cent, lengths characters, KL nats a token; in brackets 95 % intervals by bootstrap over",
-    "prompts and seeds (of three seeds that differ much they hold 90 %). Win rate: share of prompts won against the",
-    "baseline, a tie is half. Length-controlled: what it would be of responses as long as the baseline's. Rating:",
-    "Bradley–Terry, the baseline at 1000, 400 points ten wins to one. Preference rate: share of prompts won minus",
-    "share lost. Rank: one more than are proven better, so who cannot be told apart shares it. Repetition: share of",
-    "word 4-grams that a response had said before.",
+    "prompts and seeds (of three seeds that differ much they hold 90 %; where every prompt ended alike they have no",
+    "width and say nothing of other prompts). Win rate: mean over prompts of 1 won, ½ tied, 0 lost against the",
+    "baseline, averaged over orders and training seeds first. Win / tie / loss: share of prompts whose average is",
+    "above, at or below ½, so with several seeds or graded verdicts they add up to another figure than the win rate.",
+    "Preference rate: that share won minus that lost. Length-controlled: the win rate of responses as long as the",
+    "baseline's. Rating: Bradley–Terry, the baseline at 1000, 400 points ten wins to one. Rank: one more than are",
+    "proven better, so who cannot be told apart shares it. Repetition: share of word 4-grams that a response had said",
+    "before.",
 )
 
 
@@ -92,8 +95,9 @@ SCORES: tuple[Column, ...] = (
     _WIN_RATE,
     (
         "length-controlled",
-        lambda r: _with_interval(
-            r["length_controlled_win_rate"], r["length_controlled_low"], r["length_controlled_high"]
+        lambda r: (
+            _with_interval(r["length_controlled_win_rate"], r["length_controlled_low"], r["length_controlled_high"])
+            + (", by given coefficients" if r["length_control"] == "given coefficients" else "")
         ),
     ),
     (
@@ -257,13 +261,18 @@ def _differences(section: Section) -> list[str]:
                 f"{escape(d['first'])} − {escape(d['second'])}",
                 number(d["estimate"], _digits(d), sign=True),
                 f"{number(d['low'], _digits(d), sign=True)} to {number(d['high'], _digits(d), sign=True)}",
-                number(d["p_value"], 3),
-                number(d["p_holm"], 3),
+                chance(d["p_value"]),
+                chance(d["p_holm"]),
                 "yes" if proven(d) else "no",
             ]
             for d in shown
         ],
     )
+
+
+def chance(p_value: float) -> str:
+    """A p-value: one that rounds to 0 is none."""
+    return number(p_value, 3) if p_value >= 0.0005 else "< 0.001"
 
 
 def _digits(difference: Cells) -> int:

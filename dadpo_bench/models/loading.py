@@ -98,12 +98,13 @@ def find_config(model: str) -> Path:
     except Exception as error:  # the hub's client raises many unrelated types
         raise UserError(
             f"cannot fetch the config.json of '{model}' from the Hugging Face hub ({_reason(error)}); "
-            "give one by --config teacher=PATH or student=PATH"
+            "give one by --config teacher=PATH or student=PATH (examples/configs has those of the paper's models)"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 160 else f"{line[:160].rsplit(' ', 1)[0]} …"
 
 
 def config_of(directory: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dadpo_bench.leaderboard import number
 from dadpo_bench.leaderboard.facts import Cells
-from dadpo_bench.leaderboard.markdown import CANARY, LOOKS, SCORES, telling
+from dadpo_bench.leaderboard.markdown import CANARY, LOOKS, SCORES, chance, telling
 from dadpo_bench.leaderboard.sections import Section, proven
 from dadpo_bench.report.charts import Chart, Estimate, Shares, forest, pairs, shares
 from dadpo_bench.report.judges import alike_longer
@@ -118,9 +118,5 @@ def _in_words(difference: Cells) -> str:
         first, second, estimate, low, high = second, first, -estimate, -high, -low
     return (
         f"{first} is better than {second} by {number(estimate, digits)}{unit} "
-        f"({number(low, digits)} to {number(high, digits)}; p (Holm) {_p(difference['p_holm'])}, {prompts})."
+        f"({number(low, digits)} to {number(high, digits)}; p (Holm) {chance(difference['p_holm'])}, {prompts})."
     )
-
-
-def _p(value: float) -> str:
-    return number(value, 3) if value >= 0.001 else "under 0.001"

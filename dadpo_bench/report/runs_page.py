@@ -19,7 +19,7 @@ def context(session: Session) -> dict[str, Any]:
         {
             "id": run.id,
             "name": run.name,
-            "started": run.started.isoformat(sep=" ", timespec="seconds"),
+            "started": f"{run.started:%Y-%m-%d %H:%M:%S}",
             "state": str(state_of(run)),
             "command": command_of(run),
             "stages": [(s.stage, lasting(s.seconds), f"{s.peak_bytes / 1e9:.2f}") for s in run.stages],

@@ -77,7 +77,9 @@ class Store:
     def write(self) -> Iterator[Session]:
         """A session that holds SQLite's write lock from its start and commits at its end."""
         if self.published:
-            raise UserError(f"{self.name} is a published store and is never written; choose another --store")
+            raise UserError(
+                f"{self.name} is a published store, or one without permission, and is never written; choose another --store"
+            )
         with _plainly(self.name), self.engine.connect() as connection:
             writing = connection.execution_options(writing=True)
             with Session(writing) as session, session.begin():
@@ -124,11 +126,28 @@ def open_store(where: str, *, create: bool = True) -> Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {path.parent}: {error.strerror}; choose another --store") from error
+    if not create and not path.stat().st_size:  # opening it would make it a database
+        raise UserError(f"{path} is empty; `dadpo-bench run` fills a store")
     with _plainly(str(path)):
         published = path.exists() and _application_id(path) == _PUBLISHED
-        store = Store(_sqlite_engine(path, published=published), path, published=published)
+        locked = path.exists() and not published and not create and not _writable(path)
+        store = Store(_sqlite_engine(path, published=published or locked), path, published=published or locked)
         _migrate(store, create=create)
     return store
+
+
+def _writable(path: Path) -> bool:
+    """Whether SQLite may write beside it, as even a reader of its log has to. Raises `UserError` where the log tells
+    more than the file."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return True
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise UserError(
+            f"{path} cannot be read without permission to write beside it, for its latest rows lie in {log.name}: "
+            "copy both, or have its owner run `dadpo-bench db publish`"
+        )
+    return False
 
 
 def store_file(where: str) -> Path | None:

@@ -143,7 +143,7 @@ class Endpoint(Backend):
     config: EndpointConfig
     option = "--set 'judge_settings.{}'"
     """How a setting is given on the command line."""
-    otherwise = "pass --judge pmi"
+    otherwise = "choose a judge without one, such as pmi"
     """What to do without a key."""
 
     def __init__(self, config: EndpointConfig, *, key: bool = True) -> None:

@@ -35,7 +35,9 @@ def test_filters_leave_what_they_say() -> None:
 def test_a_comparison_is_shown_side_by_side_with_what_was_said() -> None:
     shown = call("--method", "dadpo", "--outcome", "loss", "--limit", "1").stdout
     (c,) = found("--method", "dadpo", "--outcome", "loss", "--limit", "1")
-    assert all(part in shown for part in (c["key"], "teacher (baseline)", "the contestant's response · ", "judge pmi"))
+    assert all(
+        part in shown for part in (c["key"], "teacher (baseline)", "the contestant's response · rating ", "judge pmi")
+    )
     assert c["response"][0].split()[0] in shown
     assert "1 of 203; --limit shows more of the other 202" in shown
 

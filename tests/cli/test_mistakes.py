@@ -51,7 +51,7 @@ def edited(recipe: Path, **changes: object) -> Path:
         (["run", "dadpo", "--recipe", "."], ". is a directory; name a recipe's YAML file"),
         (["run", "dadpo", "--judge", "pmy"], "did you mean 'pmi'?"),
         (["run", "dadpo", "--judge", "longer:x"], "takes no argument"),
-        (["run", "dadpo", "--judge", "chat:gpt-4o"], "set OPENAI_API_KEY, or pass --judge pmi"),
+        (["run", "dadpo", "--judge", "chat:gpt-4o"], "set OPENAI_API_KEY, or choose a judge without one, such as pmi"),
         (["run", "dadpo", "--set", "seed"], "write it as dotted.key=value"),
         (["run", "dadpo", "--set", "teecher.model=x"], "did you mean 'teacher'?"),
         (["run", "dadpo", "--set", "prompts.train=many"], "prompts.train"),

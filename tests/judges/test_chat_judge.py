@@ -271,7 +271,9 @@ def test_scattered_failures_do_not_end_the_work() -> None:
 
 
 def test_without_a_key_nothing_starts_and_the_remedy_is_named() -> None:
-    with pytest.raises(UserError, match=re.escape("no API key: set OPENAI_API_KEY, or pass --judge pmi")):
+    with pytest.raises(
+        UserError, match=re.escape("no API key: set OPENAI_API_KEY, or choose a judge without one, such as pmi")
+    ):
         Chat(chat_config(model="judge"), CONTEXT)
 
 

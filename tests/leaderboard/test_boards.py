@@ -331,7 +331,7 @@ def test_who_is_rated_alone_is_ranked_by_ratings_and_differences_are_in_the_judg
     board = ran("leaderboard", "--store", store, "--format", "md")
     assert "in the judge's own unit" in board
     # 8.5 less 2.0; no flip of 30 signs drawn does as much: 1 of 10,001.
-    assert "| t | good − poor | +6.50 | +6.33 to +6.67 | 0.000 | 0.000 | yes |" in board
+    assert "| t | good − poor | +6.50 | +6.33 to +6.67 | < 0.001 | < 0.001 | yes |" in board
 
 
 def test_a_mean_rating_has_an_interval_over_prompts(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stores: migrated when opened, published read-only, boards byte-identical."""
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def test_a_run_on_a_published_store_is_refused_and_changes_nothing(filled: Store
         app, ["run", "dadpo", "--recipe", str(tmp_path / "recipe.yaml"), "--store", str(target)]
     )
     assert result.exit_code == 2
-    assert "published store and is never written" in result.stderr
+    assert "is a published store, or one without permission, and is never written" in result.stderr
     assert target.read_bytes() == before
 
 
@@ -346,3 +347,28 @@ def test_a_password_never_shows_in_a_stores_name() -> None:
     with pytest.raises(UserError) as caught:
         open_store("postgresql+nothing://me:secret@127.0.0.1/x")
     assert "secret" not in str(caught.value)
+
+
+def test_an_empty_file_is_told_and_stays_empty(tmp_path: Path) -> None:
+    (tmp_path / "x.sqlite3").touch()
+    result = CliRunner().invoke(app, ["leaderboard", "--store", str(tmp_path / "x.sqlite3")])
+    assert (result.exit_code, "is empty" in result.stderr) == (2, True)
+    assert (tmp_path / "x.sqlite3").stat().st_size == 0
+
+
+@pytest.mark.parametrize("command", ["leaderboard --format json", "runs", "comparisons --json"])
+def test_a_store_may_be_read_without_permission_to_write(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "x.sqlite3"
+    shutil.copy("results/reference.sqlite3", store)
+    with closing(sqlite3.connect(store)) as raw:
+        raw.execute("PRAGMA application_id=0")
+        raw.execute("PRAGMA journal_mode=WAL")
+    before = store.read_bytes()
+    permitted = os.access  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, *mode: tmp_path not in Path(path).parents and permitted(path, *mode))
+    result = CliRunner().invoke(app, [*command.split(), "--store", str(store)])
+    assert result.exit_code == 0, result.output
+    assert store.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.sqlite3"]

@@ -145,7 +145,7 @@ const dadpo = (() => {
 
   function judged(said) {
     const value = said.value === undefined ? null : String(Math.round(said.value * 10000) / 10000);
-    const words = [ORDERS[said.about], said.outcome, value, said.by_turn ? `by turn ${said.by_turn.join(", ")}` : null, said.reason ? `unscored: ${said.reason}` : null, said.model, tokens(said), seconds(said.seconds)];
+    const words = [ORDERS[said.about], said.outcome, value === null ? null : `${said.outcome ? "preference" : "rating"} ${value}`, said.by_turn ? `by turn ${said.by_turn.join(", ")}` : null, said.reason ? `unscored: ${said.reason}` : null, said.model, tokens(said), seconds(said.seconds)];
     return make("div", { class: "message" }, make("h4", {}, visible(words.filter(Boolean).join(" · "))), said.raw ? textOf(said.raw) : undefined);
   }
 
