@@ -77,9 +77,8 @@ class Store:
     def write(self) -> Iterator[Session]:
         """A session that holds SQLite's write lock from its start and commits at its end."""
         if self.published:
-            raise UserError(
-                f"{self.name} is a published store, or one without permission, and is never written; choose another --store"
-            )
+            why = "is a published store, or one without permission, and is never written"
+            raise UserError(f"{self.name} {why}; choose another --store")
         with _plainly(self.name), self.engine.connect() as connection:
             writing = connection.execution_options(writing=True)
             with Session(writing) as session, session.begin():
@@ -129,9 +128,9 @@ def open_store(where: str, *, create: bool = True) -> Store:
     if not create and not path.stat().st_size:  # opening it would make it a database
         raise UserError(f"{path} is empty; `dadpo-bench run` fills a store")
     with _plainly(str(path)):
-        published = path.exists() and _application_id(path) == _PUBLISHED
-        locked = path.exists() and not published and not create and not _writable(path)
-        store = Store(_sqlite_engine(path, published=published or locked), path, published=published or locked)
+        only_read = not create and not _writable(path)
+        published = only_read or (path.exists() and _application_id(path) == _PUBLISHED)
+        store = Store(_sqlite_engine(path, published=published), path, published=published)
         _migrate(store, create=create)
     return store
 
