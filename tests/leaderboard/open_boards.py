@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from dadpo_bench.exchange import JudgedBy, Judgment, Parcel
 from dadpo_bench.exchange.stored import keep
@@ -20,54 +21,55 @@ def made(
 
     `words` lengthens somebody's responses; `twins` say what the baseline does.
     """
-    names = dict.fromkeys(name for said in judges.values() for name in said)
-    count = max(len(letters) for said in judges.values() for letters in said.values())
-    prompts = tuple(Prompt(id=str(i), turns=(f"question {i}",), category="ab"[i % 2]) for i in range(count))
-    responses = {
-        name: {
-            p.key: response(p, "base" if name in twins else name, i, words.get(name, 1)) for i, p in enumerate(prompts)
-        }
-        for name in ("base", *names)
+    said = {
+        judge: {name: [Verdict(outcome=OUTCOMES[letter]) for letter in letters] for name, letters in given.items()}
+        for judge, given in judges.items()
     }
-    judged = [
-        JudgedBy(
-            judge,
-            "pairwise",
-            {"imported": "test", "judge": judge},
-            [
-                Judgment(name, p.key, Verdict(outcome=OUTCOMES[letter]))
-                for name, letters in said.items()
-                for p, letter in zip(prompts, letters, strict=True)
-            ],
-        )
-        for judge, said in judges.items()
-    ]
-    with closing(open_store(str(path))) as store:
-        keep(store, Parcel(Task(name="t", domain="out", split="heldout", prompts=prompts), responses, "base", judged))
-    return str(path)
+    return _kept(path, "pairwise", said, "base", words, twins)
 
 
 def rated(path: Path, judges: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """A store of one board without a baseline: by judge and contestant a rating a prompt."""
+    said = {
+        judge: {name: [Rating(value=value) for value in ratings] for name, ratings in given.items()}
+        for judge, given in judges.items()
+    }
+    return _kept(path, "pointwise", said, "", {}, ())
+
+
+def _kept(
+    path: Path,
+    kind: Literal["pairwise", "pointwise"],
+    judges: Mapping[str, Mapping[str, Sequence[Verdict | Rating]]],
+    baseline: str,
+    words: Mapping[str, int],
+    twins: Sequence[str],
+) -> str:
     names = dict.fromkeys(name for said in judges.values() for name in said)
-    count = max(len(ratings) for said in judges.values() for ratings in said.values())
-    prompts = tuple(Prompt(id=str(i), turns=(f"question {i}",)) for i in range(count))
-    responses = {name: {p.key: response(p, name, i, 1) for i, p in enumerate(prompts)} for name in names}
+    count = max(len(given) for said in judges.values() for given in said.values())
+    categories = "ab" if baseline else ("",)
+    prompts = tuple(
+        Prompt(id=str(i), turns=(f"question {i}",), category=categories[i % len(categories)]) for i in range(count)
+    )
+    responses = {
+        name: {
+            p.key: response(p, baseline if name in twins else name, i, words.get(name, 1))
+            for i, p in enumerate(prompts)
+        }
+        for name in (*filter(None, [baseline]), *names)
+    }
     judged = [
         JudgedBy(
             judge,
-            "pointwise",
+            kind,
             {"imported": "test", "judge": judge},
-            [
-                Judgment(name, p.key, Rating(value=value))
-                for name, ratings in said.items()
-                for p, value in zip(prompts, ratings, strict=True)
-            ],
+            [Judgment(name, p.key, one) for name, given in said.items() for p, one in zip(prompts, given, strict=True)],
         )
         for judge, said in judges.items()
     ]
+    task = Task(name="t", domain="out", split="heldout", prompts=prompts)
     with closing(open_store(str(path))) as store:
-        keep(store, Parcel(Task(name="t", domain="out", split="heldout", prompts=prompts), responses, "", judged))
+        keep(store, Parcel(task, responses, baseline, judged))
     return str(path)
 
 
