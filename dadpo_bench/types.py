@@ -117,6 +117,8 @@ class Response(Value):
 
     prompt: Prompt
     replies: tuple[Reply, ...]
+    seconds: float | None = None
+    """That all its turns took, of a batch its share; None where nobody measured."""
 
     @property
     def text(self) -> str:

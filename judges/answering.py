@@ -83,14 +83,16 @@ class Answering:
             prompt, temperature = question
             _temperature.set(temperature)
             replies: list[Reply] = []
+            seconds = 0.0
             async with self._backend.promise(self._questions(prompt)) as promise:
                 for _ in prompt.turns:
                     answer = await ask(prompt.messages(tuple(reply.text for reply in replies)), promise)
                     if answer.refused:
                         raise Unanswered("refused")
+                    seconds += answer.seconds
                     finish = Finish.length if answer.cut else Finish.stop
                     replies.append(Reply(text=answer.text, finish=finish))
-            return Response(prompt=prompt, replies=tuple(replies))
+            return Response(prompt=prompt, replies=tuple(replies), seconds=seconds)
 
         def unanswered(why: Unanswered) -> Response | str:
             return why.reason

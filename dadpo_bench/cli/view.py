@@ -54,6 +54,7 @@ def view(
             listening.bind((host, port))
         except OSError as error:
             raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; try --port 0") from error
+        listening.listen()  # the address answers from the moment it is told
         shown = f"[{host}]" if ":" in host else host
         console = Console()
         console.print(

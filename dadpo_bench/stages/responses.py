@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,4 +75,7 @@ class _Responder:
         self._sampling, self._seed = sampling, seed
 
     def __call__(self, batch: _Batch) -> list[Response]:
-        return respond(self._model, self._tokenizer, batch.prompts, self._sampling, self._seed)
+        began = time.monotonic()
+        responses = respond(self._model, self._tokenizer, batch.prompts, self._sampling, self._seed)
+        share = (time.monotonic() - began) / len(responses)
+        return [response.model_copy(update={"seconds": share}) for response in responses]

@@ -97,6 +97,7 @@ def response_row(
         "sampling": sampling.model_dump(mode="json") if sampling else {},
         "replies": [reply.model_dump(mode="json") for reply in response.replies],
         "cut": response.cut,
+        "seconds": response.seconds,
         **looks([reply.text for reply in response.replies])._asdict(),
     }
 
@@ -109,7 +110,8 @@ def to_prompt(row: schema.Prompt, id: str = "", category: str = "") -> Prompt:
 
 def to_response(row: schema.Response, prompt: Prompt) -> Response:
     """A stored response as the bench speaks of it."""
-    return Response(prompt=prompt, replies=tuple(Reply.model_validate(reply) for reply in row.replies))
+    replies = tuple(Reply.model_validate(reply) for reply in row.replies)
+    return Response(prompt=prompt, replies=replies, seconds=row.seconds)
 
 
 def contestant_row(

@@ -53,6 +53,22 @@ class StageTime(Base):
     peak_bytes: Mapped[int]
 
 
+class Activity(Base):
+    """What a run is at: its stage first, then every bar that is shown. Kept anew every two seconds, gone at its end."""
+
+    __tablename__ = "activities"
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(String(300))
+    unit: Mapped[str] = mapped_column(String(40))
+    done: Mapped[int]
+    total: Mapped[int]
+    began: Mapped[datetime]
+    updated: Mapped[datetime]
+    derivation_key: Mapped[str | None] = mapped_column(Key)
+    """Of a training, whose metrics are kept under it."""
+
+
 class Model(Base):
     """A set of weights, by content."""
 
@@ -136,6 +152,8 @@ class Response(Base):
     """Of these, the ones that it had said before."""
     cut: Mapped[bool]
     """Whether a reply was cut by the token limit."""
+    seconds: Mapped[float | None]
+    """See `types.Response`."""
 
 
 class Signal(Base):
