@@ -44,6 +44,7 @@ from dadpo_bench.stages.signals import Scored, check_teacher, collect_signals
 from dadpo_bench.stages.students import student_of, teacher_of, train
 from dadpo_bench.store import insert_missing, save_task, schema
 from dadpo_bench.types import Example, JudgeContext, Pair
+from dadpo_bench.watching import watched
 
 TEACHER, STUDENT = "teacher", "student"
 
@@ -87,10 +88,12 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
         run_id = row.id
     state = _Run(bench, plan)
     _ = state.judge  # one that cannot be opened is told before any work
-    for position, (stage, work) in enumerate(_STAGES.items()):
-        if list(Stage).index(stage) <= list(Stage).index(until):
-            with _timed(bench, run_id, position, stage):
-                work(state)
+    with watched(bench.store, run_id, bench.reporter) as watch:
+        for position, (stage, work) in enumerate(_STAGES.items()):
+            if list(Stage).index(stage) <= list(Stage).index(until):
+                watch.enter(stage)
+                with _timed(bench, run_id, position, stage):
+                    work(state)
     with bench.store.write() as session:
         finished = session.get_one(schema.Run, run_id)
         finished.finished = datetime.now(UTC)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.progress import (
@@ -24,45 +25,52 @@ from dadpo_bench.counts import counted
 class Bar:
     """Progress of one stage."""
 
-    def __init__(self, reporter: Reporter, label: str, total: int, unit: str) -> None:
-        self._reporter, self._label, self._total, self._unit = reporter, label, total, unit
-        self._done = 0
+    def __init__(self, reporter: Reporter, label: str, total: int, unit: str, about: str | None = None) -> None:
+        self._reporter = reporter
+        self.label, self.total, self.unit, self.about = label, total, unit, about
+        self.done = 0
+        self.began = datetime.now(UTC)
         self._began = self._spoke = time.monotonic()
         self._live = reporter.live
         self._task = self._live.add_task(label, total=total, rate="") if self._live else None
+        reporter.bars.append(self)
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """So many items are done."""
-        self._done += amount
+        self.done += amount
         elapsed = time.monotonic() - self._began
-        rate = f"{self._done / elapsed:,.1f} {self._unit}/s {note}".rstrip() if elapsed > 0.5 else note
+        rate = f"{self.done / elapsed:,.1f} {self.unit}/s {note}".rstrip() if elapsed > 0.5 else note
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=self._done, rate=rate)
+            self._live.update(self._task, completed=self.done, rate=rate)
         elif not self._reporter.quiet and time.monotonic() - self._spoke > 30:
             self._spoke = time.monotonic()
-            left = elapsed / self._done * (self._total - self._done) if self._done else 0
-            self._reporter.say(f"  {self._label}: {self._done}/{self._total}, {rate}, {left:.0f} s left")
+            left = elapsed / self.done * (self.total - self.done) if self.done else 0
+            self._reporter.say(f"  {self.label}: {self.done}/{self.total}, {rate}, {left:.0f} s left")
 
     def note(self, text: str) -> None:
         """What is waited for meanwhile, from any thread."""
         if self._live is not None and self._task is not None:
             self._live.update(self._task, rate=text)
         else:
-            self._reporter.say(f"  {self._label}: {text}")
+            self._reporter.say(f"  {self.label}: {text}")
 
     def reach(self, done: int, total: int, note: str = "") -> None:
         """So many of so many items are done, where the total is known only on the way."""
-        self._total = total
+        self.total = total
         if self._live is not None and self._task is not None:
             self._live.update(self._task, total=total)
-        self.advance(done - self._done, note)
+        self.advance(done - self.done, note)
 
     def finish(self) -> None:
         """The stage is over."""
         seconds = time.monotonic() - self._began
         if self._live is not None and self._task is not None:
             self._live.remove_task(self._task)
-        self._reporter.say(f"  {self._label}: {counted(self._done, self._unit)} in {seconds:.1f} s")
+        self._reporter.say(f"  {self.label}: {counted(self.done, self.unit)} in {seconds:.1f} s")
+
+    def close(self) -> None:
+        """It is shown no longer, finished or not."""
+        self._reporter.bars.remove(self)
 
 
 @dataclass
@@ -72,6 +80,8 @@ class Reporter:
     console: Console
     quiet: bool = False
     live: Progress | None = None
+    bars: list[Bar] = field(default_factory=list)
+    """Those at hand; see `watching`."""
 
     def say(self, text: str) -> None:
         """A plain line, unless quiet. The text is data: no markup is read from it, nor the emoji of `chat:m:`."""
@@ -113,14 +123,17 @@ class Reporter:
                 self.live = None
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str = "items") -> Iterator[Bar]:
-        """A bar for work on `total` items; silent where there is none."""
+    def bar(self, label: str, total: int, unit: str = "items", about: str | None = None) -> Iterator[Bar]:
+        """A bar for work on `total` items; silent where there is none. `about` is the key of what is being made."""
         if not total:
             yield Bar(Reporter(self.console, quiet=True), label, 1, unit)
             return
-        bar = Bar(self, label, total, unit)
-        yield bar
-        bar.finish()
+        bar = Bar(self, label, total, unit, about)
+        try:
+            yield bar
+            bar.finish()
+        finally:
+            bar.close()
 
     @contextmanager
     def patient(self, label: str, unit: str = "items") -> Iterator[Callable[[int, int], None]]:
@@ -133,9 +146,13 @@ class Reporter:
             for bar in bars:
                 bar.reach(done, total)
 
-        yield reach
-        for bar in bars:
-            bar.finish()
+        try:
+            yield reach
+            for bar in bars:
+                bar.finish()
+        finally:
+            for bar in bars:
+                bar.close()
 
 
 _PATIENCE = 2.0
@@ -173,11 +190,11 @@ class Dry(Reporter):
         raise Owed(what)
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str = "items") -> Iterator[Bar]:
+    def bar(self, label: str, total: int, unit: str = "items", about: str | None = None) -> Iterator[Bar]:
         """As of `Reporter`. Raises `Owed` where there is work."""
         if total:
             self.owes(f"{label}: {counted(total, unit)}")
-        with super().bar(label, total, unit) as bar:
+        with super().bar(label, total, unit, about) as bar:
             yield bar
 
 

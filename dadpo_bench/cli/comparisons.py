@@ -54,8 +54,8 @@ def comparisons(
     as_json: JsonOption = False,
 ) -> None:
     """See `_EXAMPLES`, which typer shows."""
+    from dadpo_bench.history.values import finite
     from dadpo_bench.report.comparisons import OUTCOMES, details_of
-    from dadpo_bench.runs import finite
     from dadpo_bench.store import open_store
 
     with closing(open_store(store, create=False)) as opened, opened.read() as session:
@@ -149,13 +149,19 @@ def _data(c: Comparison, details: Details, names: dict[str, str]) -> dict[str, A
         "turns": prompt.turns,
         "reference": prompt.reference,
         "response": _texts(details, c.ours),
+        "response_seconds": _seconds(details, c.ours),
         "baseline_response": _texts(details, c.theirs),
+        "baseline_response_seconds": _seconds(details, c.theirs),
         "said": [said.as_data() for said in details.said[c.key]],
     }
 
 
 def _texts(details: Details, key: str) -> list[str] | None:
     return [reply["text"] for reply in details.responses[key].replies] if key in details.responses else None
+
+
+def _seconds(details: Details, key: str) -> float | None:
+    return details.responses[key].seconds if key in details.responses else None
 
 
 _STYLES = {"win": "green", "loss": "red", "tie": "yellow"}
@@ -195,6 +201,7 @@ def _reply(text: str | None) -> Text:
 
 
 def _judged(said: Said) -> Text:
+    from dadpo_bench.report.comparisons import ORDERS
     from dadpo_bench.report.text import visible
 
     value = "" if said.value is None else f"{'preference' if said.outcome else 'rating'} {said.value:.4g}"
@@ -203,15 +210,6 @@ def _judged(said: Said) -> Text:
     seconds = f"{said.seconds:.1f} s" if said.seconds else ""
     head = " · ".join(part for part in (ORDERS[said.about], said.outcome, value, reason, used, seconds) if part)
     return Text.assemble((visible(head), "bold"), "\n" + visible(said.raw) if said.raw else "", overflow="fold")
-
-
-ORDERS = {
-    "ab": "contestant shown first",
-    "ba": "contestant shown second",
-    "contestant": "the contestant's response",
-    "baseline": "the baseline's response",
-}
-"""What a judge's words are about."""
 
 
 def register(app: typer.Typer) -> None:

@@ -113,12 +113,12 @@ def run(
     from dadpo_bench.cli.preview import show_questions
     from dadpo_bench.cli.result import show_result
     from dadpo_bench.engine import LocalEngine
+    from dadpo_bench.history.commands import command_line
     from dadpo_bench.pipeline import judge_of
     from dadpo_bench.pipeline import run as run_stages
     from dadpo_bench.plan import make_plan
     from dadpo_bench.planning import estimate
     from dadpo_bench.progress import Reporter, aside
-    from dadpo_bench.runs import command_line
     from dadpo_bench.stages.bench import Bench
     from dadpo_bench.store import open_store
     from dadpo_bench.tracking import check_tracker

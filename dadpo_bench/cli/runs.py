@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,9 @@ from dadpo_bench.counts import counted, lasting
 from dadpo_bench.tables import print_table, printable
 
 if TYPE_CHECKING:
-    from dadpo_bench.runs import Curve, Difference, RunRecord, ScoredTwice, Training
+    from dadpo_bench.history.differences import Difference, ScoredTwice
+    from dadpo_bench.history.runs import RunRecord
+    from dadpo_bench.history.trainings import Curve, Training
     from dadpo_bench.store import Store
 
 group = typer.Typer(invoke_without_command=True)
@@ -50,7 +53,8 @@ def runs(context: typer.Context, store: StoreOption = STORE, as_json: JsonOption
     """
     if context.invoked_subcommand is not None:
         return
-    from dadpo_bench.runs import finite, runs_of
+    from dadpo_bench.history.runs import runs_of
+    from dadpo_bench.history.values import finite
     from dadpo_bench.store import open_store
 
     with closing(open_store(store, create=False)) as opened, opened.read() as session:
@@ -77,7 +81,10 @@ def show(context: typer.Context, id: RunArgument, store: StoreOption = STORE, as
 
       dadpo-bench runs show 2 --json
     """
-    from dadpo_bench.runs import command_of, finite, run_of, trainings_of
+    from dadpo_bench.history.commands import command_of
+    from dadpo_bench.history.runs import run_of
+    from dadpo_bench.history.trainings import trainings_of
+    from dadpo_bench.history.values import finite
     from dadpo_bench.store import open_store
 
     group_options = context.parent.params if context.parent else {}
@@ -123,7 +130,9 @@ def diff(
 
       dadpo-bench diff 1 2 --json
     """
-    from dadpo_bench.runs import compared_scores, differences, finite, run_of
+    from dadpo_bench.history.differences import compared_scores, differences
+    from dadpo_bench.history.runs import run_of
+    from dadpo_bench.history.values import finite
     from dadpo_bench.store import open_store
 
     with ExitStack() as stack:
@@ -179,8 +188,9 @@ def _say(console: Console, line: str) -> None:
 
 
 def _table(found: Iterable[RunRecord]) -> Table:
-    from dadpo_bench.runs import state_of
+    from dadpo_bench.history.runs import state_of
 
+    now = datetime.now(UTC)
     table = Table(padding=(0, 0))
     table.add_column("run", justify="right", style="bold", no_wrap=True)
     table.add_column("started (UTC)", no_wrap=True)
@@ -199,7 +209,7 @@ def _table(found: Iterable[RunRecord]) -> Table:
             escape(printable(" ".join(run.methods))),
             "–" if run.seeds is None else str(run.seeds),
             escape(printable(run.judge)),
-            escape(printable(str(state_of(run)))),
+            escape(printable(str(state_of(run, now)))),
             lasting(run.seconds) if run.stages else "–",
             _memory(run.peak_bytes),
         )
@@ -211,10 +221,11 @@ def _memory(size: int | None) -> str:
 
 
 def _headline(run: RunRecord) -> str:
-    from dadpo_bench.runs import state_of
+    from dadpo_bench.history.runs import state_of
 
     until = f" to {run.finished:%Y-%m-%d %H:%M}" if run.finished else ""
-    return f"{printable(run.name)}, {printable(str(state_of(run)))}, {run.started:%Y-%m-%d %H:%M}{until} UTC"
+    state = printable(str(state_of(run, datetime.now(UTC))))
+    return f"{printable(run.name)}, {state}, {run.started:%Y-%m-%d %H:%M}{until} UTC"
 
 
 def _show(console: Console, run: RunRecord, command: str, trainings: Sequence[Training]) -> None:
@@ -231,6 +242,10 @@ def _show(console: Console, run: RunRecord, command: str, trainings: Sequence[Tr
         for stage in run.stages:
             table.add_row(escape(printable(stage.stage)), lasting(stage.seconds), _memory(stage.peak_bytes))
         print_table(console, table)
+    if run.activities:
+        console.print("\n[bold]it is at[/bold], as it last told")
+        for activity in run.activities:
+            _say(console, f"  {printable(activity.label)}: {activity.pace}")
     if not trainings:
         _say(console, "\nno trainings yet: contestants are entered when they have answered held-out prompts")
     for training in trainings:
@@ -251,7 +266,7 @@ def _that_matter(run: RunRecord) -> dict[str, Any]:
 
 def _show_settings(console: Console, title: str, settings: Mapping[str, Any]) -> None:
     """A line for each part; none for what is at nothing."""
-    from dadpo_bench.runs import flat
+    from dadpo_bench.history.values import flat
 
     lines = {}
     for name, value in settings.items():

@@ -126,11 +126,20 @@ def _outcome(worth: float | None, *, rated: bool) -> str:
     return "win" if worth > 0.5 else "loss" if worth < 0.5 else "tie"
 
 
+ORDERS = {
+    "ab": "contestant shown first",
+    "ba": "contestant shown second",
+    "contestant": "of the contestant's response",
+    "baseline": "of the baseline's response",
+}
+"""What a judge's words are about, in words."""
+
+
 class Said(NamedTuple):
     """What a judge said of two responses in one order, or of one response."""
 
     about: str
-    """`ab` and `ba`: the contestant's response was shown first or second; `contestant` and `baseline`: of that one."""
+    """One of `ORDERS`."""
     outcome: str
     """Of a verdict; empty of a rating."""
     value: float | None

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from dadpo_bench.history.commands import command_of
+from dadpo_bench.history.runs import RunRecord, runs_of
+from dadpo_bench.history.trainings import Curve, Training, trainings_of
+from dadpo_bench.history.values import flat
 from dadpo_bench.leaderboard.facts import Cells
 from dadpo_bench.leaderboard.markdown import SCORES
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.report.charts import Chart, Line, curves
 from dadpo_bench.report.tables import plain, table
-from dadpo_bench.runs import Curve, RunRecord, Training, command_of, flat, runs_of, trainings_of
 from dadpo_bench.types import content_key
 
 _POINTS = 200

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench.contamination import label
 from dadpo_bench.leaderboard.sections import Section
-from dadpo_bench.report.comparisons import OUTCOMES, Comparison, details_of
+from dadpo_bench.report.comparisons import ORDERS, OUTCOMES, Comparison, details_of
 from dadpo_bench.store import schema
 from dadpo_bench.store.rows import chunks, to_prompt
 from dadpo_bench.types import content_key
@@ -67,6 +67,7 @@ def index_of(
         "baselines": named["baseline"],
         "categories": named["category"],
         "outcomes": OUTCOMES,
+        "orders": ORDERS,
         "parts": [part.name for part in parts],
         "key": [c.key for c in comparisons],
         "board": [boards[c.protocol_key, c.judge_key] for c in comparisons],
@@ -100,7 +101,10 @@ def part_data(session: Session, part: Part) -> dict[str, Any]:
             key: {"system": p.system, "turns": p.turns, "reference": p.reference, "checklist": p.checklist}
             for key, p in details.prompts.items()
         },
-        "responses": {key: [_reply(reply) for reply in r.replies] for key, r in details.responses.items()},
+        "responses": {
+            key: {"replies": [_reply(reply) for reply in r.replies], "seconds": r.seconds}
+            for key, r in details.responses.items()
+        },
         "comparisons": {
             c.key: {
                 "prompt": c.prompt_key,

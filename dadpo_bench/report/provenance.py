@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
+from dadpo_bench.history.values import finite
 from dadpo_bench.leaderboard.sections import Section
-from dadpo_bench.runs import finite
 from dadpo_bench.store import schema
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dadpo_bench.history.runs import RunRecord, runs_of, state_of
 from dadpo_bench.report.search import Search
 from dadpo_bench.report.site import STATIC, Site
 from dadpo_bench.store import Store, schema
@@ -37,7 +39,7 @@ _REST = 4.0
 """Pages are made anew at most this often, seconds, and never take more than a fifth of the time."""
 
 
-class _Now:
+class Now:
     """The site of the store as it was lately, for one request at a time."""
 
     def __init__(self, store: Store) -> None:
@@ -48,6 +50,7 @@ class _Now:
         self._search: Search | None = None
         self.version = ""
         self._due = 0.0
+        self._running: list[RunRecord] = []
 
     def _stamp(self) -> str:
         """Changes with the store: file times where it is a file, else counts."""
@@ -60,11 +63,15 @@ class _Now:
         with self._store.read() as session:
             return "-".join(str(session.scalar(select(func.count(row)))) for row in map(_counted, rows))
 
+    def _silent(self) -> bool:
+        """Whether a run that the site shows as running was not heard of for long: nothing else would change."""
+        return any(not state_of(run, datetime.now(UTC)).running for run in self._running)
+
     @contextmanager
     def site(self) -> Iterator[Site]:
         """The site, made anew where the store has changed and that is due."""
         with self._lock:
-            stamp = self._stamp()
+            stamp = self._stamp() + ("-still" if self._silent() else "")
             if self._site is None or (stamp != self.version and time.monotonic() >= self._due):
                 if self._session is not None:
                     self._session.close()
@@ -72,6 +79,8 @@ class _Now:
                 self._session = Session(self._store.engine, expire_on_commit=False)
                 name = self._store.path.name if self._store.path else "a team store"
                 self._site, self._search, self.version = Site(self._session, name, live=stamp), None, stamp
+                now = datetime.now(UTC)
+                self._running = [run for run in runs_of(self._session) if state_of(run, now).running]
                 _ = self._site.comparisons
                 took = time.monotonic() - began
                 self._due = time.monotonic() + max(_REST, 4 * took)
@@ -118,7 +127,7 @@ class _KnownHosts:
 
 def app_of(store: Store, names: Collection[str]) -> Starlette:
     """The pages, a search, and what tells a page that it is old; `names` are the host names that are answered."""
-    now = _Now(store)
+    now = Now(store)
 
     def page(path: str) -> Response:
         with now.site() as site:

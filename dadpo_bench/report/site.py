@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import cache, cached_property, partial
 from importlib import resources
 from typing import Any
@@ -67,9 +68,9 @@ class Site:
         methods = Methods(self.session, self.sections)
         parts = parts_of(self.comparisons)
         contexts: dict[str, Callable[[], Mapping[str, Any]]] = {
-            "index.html": lambda: overview.context(self.sections, methods.pages),
+            "index.html": lambda: {"running": self._running(), **overview.context(self.sections, methods.pages)},
             "comparisons.html": dict,
-            "runs.html": lambda: runs_page.context(self.session),
+            "runs.html": lambda: runs_page.context(self.session, datetime.now(UTC) if self._live else None),
             "judges.html": lambda: judges.context(self.session, self.sections),
             "provenance.html": lambda: provenance.context(self.session, self.sections),
         }
@@ -83,6 +84,9 @@ class Site:
             "data/index.js": lambda: _called("index", index()),
             **{part.path: partial(self._part, part) for part in parts},
         }
+
+    def _running(self) -> list[runs_page.Underway]:
+        return runs_page.running(self.session, datetime.now(UTC)) if self._live else []
 
     def content(self, path: str) -> str:
         """What is at a path. Raises `KeyError` where nothing is."""

@@ -120,7 +120,7 @@ def train(
         ending.enter_context(finishing(stop.finish))
         trackers = bench.store.artefacts / "trackers"
         with (
-            bench.reporter.bar(label, 1, "steps") as bar,
+            bench.reporter.bar(label, 1, "steps", key) as bar,
             tracked(bench.tracker, f"{name}-seed{seed}", key, settings, trackers) as track,
         ):
 

@@ -94,7 +94,7 @@ def test_a_line_for_each_run_says_what_was_asked_and_how_far_it_came() -> None:
 
 def test_runs_for_machines() -> None:
     _, run = json.loads(call("runs", "--store", REFERENCE, "--json").stdout)
-    assert (run["id"], run["state"]) == (2, {"finished": True, "stage": "score", "left": False})
+    assert (run["id"], run["state"]) == (2, {"finished": True, "stage": "score", "left": False, "running": False})
     assert run["started"] == "2026-11-24T18:49:00.084349+00:00"
     assert run["peak_bytes"] == 6955913216
     assert run["seconds"] == pytest.approx(2649.9, abs=0.1)
@@ -283,7 +283,7 @@ def test_the_command_of_a_real_run_is_the_one_that_was_typed(bench: Run, tiny_re
     assert bench(*words).returncode == 0
     shown = json.loads(call("runs", "show", "1", "--store", store, "--json").stdout)
     assert shlex.split(shown["command"]) == ["dadpo-bench", *words]
-    assert shown["state"] == {"finished": True, "stage": "models", "left": False}
+    assert shown["state"] == {"finished": True, "stage": "models", "left": False, "running": False}
     assert shown["settings"]["methods"]["dadpo"]["beta_teacher"] == 0.2
 
 

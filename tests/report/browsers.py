@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -35,11 +37,25 @@ def written(store: Path, folder: Path) -> Path:
     return folder
 
 
-class Looking:
-    """A page, with all that it asked for and complained of."""
+@contextmanager
+def serving(store: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of `dadpo-bench view`, started as one would, and its process."""
+    command = [sys.executable, "-m", "dadpo_bench", "view", "--store", str(store), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
+        assert program.stdout is not None
+        said = program.stdout.readline()
+        try:
+            yield said[said.index("http") :].split()[0], program
+        finally:
+            program.terminate()
 
-    def __init__(self, page: Any, folder: Path) -> None:
-        self.page, self.folder = page, folder
+
+class Looking:
+    """A page, with all that it asked for and complained of. `where` is the report's folder, or a server's address."""
+
+    def __init__(self, page: Any, where: Path | str) -> None:
+        self.page = page
+        self.base = where if isinstance(where, str) else f"{where.resolve().as_uri()}/"
         self.complaints: list[str] = []
         self.requests: list[str] = []
         page.on("console", lambda said: self.complaints.append(f"{said.type}: {said.text}"))
@@ -50,15 +66,14 @@ class Looking:
     def open(self, path: str) -> None:
         """A page of the report, by its path and what follows `#`."""
         self.page.goto("about:blank")
-        self.page.goto(f"{self.folder.resolve().as_uri()}/{path}")
+        self.page.goto(f"{self.base}{path}")
         if path.startswith("comparisons"):
             self.page.locator("#count:not(:empty)").wait_for()
 
     @property
     def foreign(self) -> list[str]:
         """Requests for anything that is not the report's own file."""
-        own = self.folder.resolve().as_uri() + "/"
-        return [url for url in self.requests if not (url.startswith(own) or url == "about:blank")]
+        return [url for url in self.requests if not (url.startswith(self.base) or url == "about:blank")]
 
     def text(self, selector: str) -> str:
         """What is shown there."""
@@ -81,10 +96,10 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def looking(browser: Any, folder: Path, **context: Any) -> Iterator[Looking]:
+def looking(browser: Any, where: Path | str, **context: Any) -> Iterator[Looking]:
     """A fresh profile; `context` are playwright's options, e.g. `color_scheme`."""
     opened = browser.new_context(**context)
     try:
-        yield Looking(opened.new_page(), folder)
+        yield Looking(opened.new_page(), where)
     finally:
         opened.close()

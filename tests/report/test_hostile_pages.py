@@ -11,7 +11,7 @@ import pytest
 
 from dadpo_bench.report import Site
 from dadpo_bench.store import open_store, schema
-from tests.report.browsers import Looking, copied, looking, needs_chromium, written
+from tests.report.browsers import Looking, copied, looking, needs_chromium, serving, written
 
 pytestmark = needs_chromium
 
@@ -35,6 +35,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = copied(folder / "x.sqlite3")
     with closing(sqlite3.connect(store)) as raw:
         _judge_pairs(raw)
+        _leave_undone(raw)
         for table in schema.Base.metadata.sorted_tables:
             keys = {column.name for column in table.columns if column.primary_key or column.foreign_keys}
             for column in table.columns:
@@ -48,6 +49,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         raw.execute("UPDATE contestants SET name = substr(name, 1, instr(name, '<') - 1) WHERE name LIKE 'sft<%'")
         long = json.dumps([{"text": "z" * 1_000_000 + PAYLOAD, "token_ids": [], "finish": "stop"}])
         raw.execute("UPDATE responses SET replies = ? WHERE key = ?", (long, _of_somebody(raw)))
+        raw.commit()
+        raw.execute("UPDATE runs SET finished = NULL")
         raw.commit()
     return written(store, folder / "report")
 
@@ -77,6 +80,16 @@ def _judge_pairs(raw: sqlite3.Connection) -> None:
     )
 
 
+def _leave_undone(raw: sqlite3.Connection) -> None:
+    """What a run was at when it was stopped, and a curve of the training that it was at."""
+    for place, label in enumerate(("train", "train dadpo, seed 0")):
+        raw.execute(
+            "INSERT INTO activities SELECT id, ?, ?, 'steps', 1, 2, started, started, 'undone' FROM runs LIMIT 1",
+            (place, label),
+        )
+    raw.execute("""INSERT INTO metrics VALUES ('undone', 1, '{"loss": 2.5}')""")
+
+
 def _of_somebody(raw: sqlite3.Connection) -> str:
     """A response that is on the board."""
     query = (
@@ -101,9 +114,13 @@ def _in(value: Any, name: str = "") -> Any:
     return value + PAYLOAD + "\ud800" if isinstance(value, str) and name not in KEPT else value
 
 
-@pytest.fixture(scope="module")
-def seen(browser: Any, planted: Path) -> Iterator[Looking]:
-    with looking(browser, planted) as opened:
+@pytest.fixture(scope="module", params=["report", "view"])
+def seen(request: pytest.FixtureRequest, browser: Any, planted: Path) -> Iterator[Looking]:
+    if request.param == "report":
+        with looking(browser, planted) as opened:
+            yield opened
+        return
+    with serving(planted.parent / "x.sqlite3") as (address, _), looking(browser, address) as opened:
         yield opened
 
 

@@ -3,13 +3,10 @@
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +15,14 @@ from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from dadpo_bench.cli import app
+from dadpo_bench.history import runs
+from dadpo_bench.progress import silent
 from dadpo_bench.report import Site
+from dadpo_bench.report.serving import Now
+from dadpo_bench.stages import Stage
 from dadpo_bench.store import open_store, schema
-from tests.report.browsers import copied, needs_chromium
-
-
-@contextmanager
-def serving(store: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The address of the program, started as one would, and its process."""
-    command = [sys.executable, "-m", "dadpo_bench", "view", "--store", str(store), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
-        assert program.stdout is not None
-        said = program.stdout.readline()
-        try:
-            yield said[said.index("http") :].split()[0], program
-        finally:
-            program.terminate()
+from dadpo_bench.watching import Watched
+from tests.report.browsers import copied, needs_chromium, serving
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +38,11 @@ def served(store: Path) -> Iterator[str]:
 
 def got(url: str, **headers: str) -> tuple[int, dict[str, str], str]:
     request = urllib.request.Request(url, headers=headers)
-    for _ in range(50):
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, dict(answer.headers), answer.read().decode()
-        except urllib.error.HTTPError as refused:
-            return refused.code, dict(refused.headers), refused.read().decode()
-        except urllib.error.URLError:  # it says where it listens just before it does
-            time.sleep(0.1)
-    raise AssertionError(f"nobody answers at {url}")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, dict(answer.headers), answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        return refused.code, dict(refused.headers), refused.read().decode()
 
 
 def test_pages_come_with_a_policy_that_lets_nothing_in(served: str) -> None:
@@ -165,3 +150,30 @@ def test_a_page_follows_the_store_and_searches_it(browser: Any, served: str, sto
         raw.commit()
     page.locator("h2 >> text=Run 77").wait_for(timeout=20_000)
     assert complaints == []
+
+
+def test_what_a_run_is_at_is_shown_until_it_falls_silent(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_store(str(store))) as opened:
+        with opened.write() as session:
+            run = session.scalars(select(schema.Run)).first()
+            assert run is not None
+            given = {name: getattr(run, name) for name in ("protocol_key", "started", "arguments", "environment")}
+            session.add(schema.Run(id=78, **given, recipe={"name": "mine"}))
+        reporter = silent()
+        with reporter.bar("train mine, seed 4", 1, "steps", "d" * 32) as bar:
+            bar.reach(3, 12)
+            Watched(opened, 78, reporter).enter(Stage.train)
+        with opened.write() as session:
+            session.add(schema.Metric(derivation_key="d" * 32, step=1, values={"loss": 2.5}))
+        now = Now(opened)
+        with now.site() as site:
+            version, page = now.version, site.content("index.html")
+            assert "mine: running, at train" in page
+            assert '<progress max="12" value="3" aria-label="train mine, seed 4">' in page
+            assert "train mine, seed 4: loss" in site.content("runs.html")
+        monkeypatch.setattr(runs, "SILENCE", 0.0)
+        monkeypatch.setattr(now, "_due", 0.0)
+        with now.site() as site:
+            assert now.version != version
+            assert "mine: running" not in site.content("index.html")
+            assert "stopped, at train" in site.content("runs.html")

@@ -138,26 +138,33 @@ const dadpo = (() => {
     for (const each of $("list").tBodies[0].rows) each.setAttribute("aria-current", String(each.dataset.key === key));
   }
 
-  const seconds = (value) => value ? `${value.toFixed(1)} s` : null;
-  const written = (reply) => reply && reply.tokens ? ` · ${reply.tokens.toLocaleString("en")} tokens` : "";
+  const seconds = (value) => typeof value === "number" && value ? `${value.toFixed(1)} s` : null;
+  const written = (given, at) => { // of a turn its tokens, behind the last one the time of all
+    const reply = given.replies[at], last = at === given.replies.length - 1;
+    if (!reply) return "";
+    return (reply.tokens ? ` · ${reply.tokens.toLocaleString("en")} tokens` : "") + (last && given.seconds ? ` · ${seconds(given.seconds)}${at ? " in all" : ""}` : "");
+  };
   const tokens = (said) => said.tokens ? `${said.tokens.toLocaleString("en")} tokens` + (said.answer_tokens ? `, ${said.answer_tokens.toLocaleString("en")} of them written` : "") : null;
-  const ORDERS = { ab: "contestant shown first", ba: "contestant shown second", contestant: "of the contestant's response", baseline: "of the baseline's response" };
 
   function judged(said) {
     const value = said.value === undefined ? null : String(Math.round(said.value * 10000) / 10000);
-    const words = [ORDERS[said.about], said.outcome, value === null ? null : `${said.outcome ? "preference" : "rating"} ${value}`, said.by_turn ? `by turn ${said.by_turn.join(", ")}` : null, said.reason ? `unscored: ${said.reason}` : null, said.model, tokens(said), seconds(said.seconds)];
+    const words = [data.orders[said.about], said.outcome, value === null ? null : `${said.outcome ? "preference" : "rating"} ${value}`, said.by_turn ? `by turn ${said.by_turn.join(", ")}` : null, said.reason ? `unscored: ${said.reason}` : null, said.model, tokens(said), seconds(said.seconds)];
     return make("div", { class: "message" }, make("h4", {}, visible(words.filter(Boolean).join(" · "))), said.raw ? textOf(said.raw) : undefined);
   }
 
   function show(i, part) {
     const entry = part.comparisons[data.key[i]], prompt = part.prompts[entry.prompt];
-    const ours = part.responses[entry.ours] || [], theirs = part.responses[entry.theirs] || [];
+    const none = { replies: [], seconds: null }, mine = part.responses[entry.ours] || none, other = part.responses[entry.theirs] || none;
+    const ours = mine.replies, theirs = other.replies;
     const place = found.indexOf(i), baseline = data.baselines[data.baseline[i]];
     const go = (step) => make("button", { type: "button", "data-act": step, disabled: place < 0 || found[place + step] === undefined, onclick: () => walk(step) }, step < 0 ? "← previous" : "next →");
-    const side = (name, reply, other) => make("div", { class: "side" }, make("h4", {}, visible(name) + written(reply) + (reply && reply.cut ? " · cut by the token limit" : "")), reply ? textOf(reply.text, other && other.text) : make("p", { class: "soft" }, "no response"));
+    const side = (name, given, at, against) => {
+      const reply = given.replies[at];
+      return make("div", { class: "side" }, make("h4", {}, visible(name) + written(given, at) + (reply && reply.cut ? " · cut by the token limit" : "")), reply ? textOf(reply.text, against && against.text) : make("p", { class: "soft" }, "no response"));
+    };
     const turns = prompt.turns.flatMap((turn, at) => [
       make("div", { class: "message" }, make("h4", {}, prompt.turns.length > 1 ? `user, turn ${at + 1}` : "user"), textOf(turn)),
-      make("div", { class: baseline ? "sides" : "" }, side(named(i), ours[at], theirs[at]), baseline ? side(`${baseline} (baseline)`, theirs[at], ours[at]) : undefined),
+      make("div", { class: baseline ? "sides" : "" }, side(named(i), mine, at, theirs[at]), baseline ? side(`${baseline} (baseline)`, other, at, ours[at]) : undefined),
       prompt.reference[at] ? make("details", {}, make("summary", {}, "Reference answer"), textOf(prompt.reference[at])) : undefined,
     ]);
     const box = $("comparison"), opening = box.hidden;
