@@ -38,8 +38,11 @@ RESULTS = ("scores", "responses", "signals", "ratings", "divergences", "models",
 """Tables that are a function of the recipe alone."""
 
 
-COLUMNS = {"ratings": "judge_key, response_key, value, by_turn, reason, raw"}
-"""Of a table that says beside its results when it was made."""
+COLUMNS = {
+    "ratings": "judge_key, response_key, value, by_turn, reason, raw",
+    "responses": "key, batch_key, model_key, prompt_key, sampling, replies, characters, grams, repeated, cut",
+}
+"""Of a table that says beside its results when it was made, and how long that took."""
 
 
 def rows(store: Path, table: str, columns: str = "") -> list[str]:
