@@ -29,6 +29,11 @@ def members(judged: Sequence[Panel]) -> list[schema.Judge]:
     return [member for member, _ in judged[0].members] if judged else []
 
 
+def domain_in_words(domain: str) -> str:
+    """As the field says it."""
+    return {"in": "in-domain", "out": "out-of-domain"}.get(domain, domain)
+
+
 def facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, judged: Sequence[Panel]) -> list[str]:
     runs = session.scalars(
         select(schema.Run).where(schema.Run.protocol_key == protocol.key).order_by(schema.Run.started)
@@ -38,7 +43,7 @@ def facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, judg
         number_of = session.scalar(
             select(func.count()).select_from(schema.TaskPrompt).where(schema.TaskPrompt.task_key == task.key)
         )
-        counts.append(f"{task.name} ({task.domain}-domain, {counted(number_of or 0, 'prompts')})")
+        counts.append(f"{task.name} ({domain_in_words(task.domain)}, {counted(number_of or 0, 'prompts')})")
     found = [
         *_origin(protocol),
         f"tasks: {'; '.join(counts)}",

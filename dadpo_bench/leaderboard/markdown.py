@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from dadpo_bench import scoring
 from dadpo_bench.errors import WorkError
+from dadpo_bench.leaderboard.columns import CANARY, LOOKS, SCORES, WIN_RATE, Column, chance, filled, number
 from dadpo_bench.leaderboard.facts import Cells
-from dadpo_bench.leaderboard.sections import EVERYTHING, Section, View, proven, sections
+from dadpo_bench.leaderboard.sections import EVERYTHING, Section, View, proven, sections, telling
 from dadpo_bench.places import METHODS_STORE
 from dadpo_bench.store import Store, open_store
 
@@ -83,91 +84,9 @@ def _name(store: Store) -> str:
     return store.path.name if store.path else "a team store"
 
 
-Column = tuple[str, Callable[[Cells], str]]
-
-_CONTESTANT: Column = ("contestant", lambda r: escape(r["contestant"]))
-_WIN_RATE: Column = ("win rate", lambda r: _with_interval(r["win_rate"], r["ci_low"], r["ci_high"]))
-
-SCORES: tuple[Column, ...] = (
-    ("rank", lambda r: str(r["rank"] or "–")),
-    _CONTESTANT,
-    ("category", lambda r: escape(r["category"] or "") or "–"),
-    _WIN_RATE,
-    (
-        "length-controlled",
-        lambda r: (
-            _with_interval(r["length_controlled_win_rate"], r["length_controlled_low"], r["length_controlled_high"])
-            + (", by given coefficients" if r["length_control"] == "given coefficients" else "")
-        ),
-    ),
-    (
-        "corrected by labels",
-        lambda r: (
-            _with_interval(r["corrected_win_rate"], r["corrected_low"], r["corrected_high"])
-            + (f" of {r['corrected_labels']}" if r["corrected_labels"] else "")
-        ),
-    ),
-    ("rating", lambda r: _rating(r, "rating")),
-    ("rating at equal style", lambda r: _rating(r, "style_rating")),
-    ("score", lambda r: _with_interval(r["single_score"], r["single_low"], r["single_high"], 2)),
-    ("by turn", lambda r: " / ".join(number(v, 2) for v in r["single_by_turn"]) or "–"),
-    ("win / tie / loss", lambda r: _shares(r)),
-    ("preference rate", lambda r: number(r["preference_rate"], sign=True)),
-    ("flip rate", lambda r: number(r["flip_rate"])),
-    ("prompts", lambda r: str(r["prompts"] or r["single_prompts"] or "–")),
-    ("unscored", lambda r: str(r["unscored"]) if r["win_rate"] is not None else "–"),
-    ("length", lambda r: number(r["mean_length"], 0)),
-)
-LOOKS: tuple[Column, ...] = (
-    _CONTESTANT,
-    ("task", lambda r: escape(r["task"])),
-    ("std. error", lambda r: number(r["standard_error"])),
-    ("seeds", lambda r: str(r["seeds"]) if r["win_rate"] is not None else "–"),
-    ("win rate by seed", lambda r: ", ".join(number(v) for v in r["per_seed"]) if len(r["per_seed"]) > 1 else "–"),
-    ("cut", lambda r: number(r["cut_share"])),
-    ("repetition", lambda r: number(r["repetition"])),
-    ("KL from teacher", lambda r: number(r["kl_from_teacher"], 3)),
-    ("KL to teacher", lambda r: number(r["kl_to_teacher"], 3)),
-)
-CANARY: tuple[Column, ...] = (
-    _CONTESTANT,
-    _WIN_RATE,
-    *(column for column in SCORES if column[0] in ("prompts", "unscored", "length")),
-    ("loses clearly", lambda r: "yes" if scoring.loses_clearly(r["ci_high"]) else "**no**"),
-)
-
-
-def _with_interval(value: float | None, low: float | None, high: float | None, digits: int = 1) -> str:
-    between = f" ({number(low, digits)} to {number(high, digits)})"
-    return number(value, digits) + (between if low is not None and high is not None else "")
-
-
-def _rating(row: Cells, name: str) -> str:
-    """An unbounded rating or end is shown as such."""
-    standing = row[f"{name}_standing"]
-    if standing in ("", "undetermined"):
-        return "–"
-    low, high = number(row[f"{name}_low"], 0), number(row[f"{name}_high"], 0)
-    low, high = ("−∞" if row[f"{name}_low"] is None else low), ("∞" if row[f"{name}_high"] is None else high)
-    if row[name] is None:
-        return f"{'∞' if standing == 'above' else '−∞'} ({low} to {high})"
-    return number(row[name], 0) + (f" ({low} to {high})" if low != high else "")
-
-
-def _shares(row: Cells) -> str:
-    shares = [number(row[f"{kind}_share"]) for kind in ("win", "tie", "loss")]
-    return "–" if row["win_share"] is None else " / ".join(shares)
-
-
-def filled(columns: Sequence[Column], rows: Sequence[Cells]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """(header, rows) without the columns that say nothing of anybody."""
-    cells = [(name, [cell(row) for row in rows]) for name, cell in columns]
-    said = [(name, column) for name, column in cells if set(column) - {"–"}]
-    return [name for name, _ in said], list(zip(*(column for _, column in said), strict=True))
-
-
 def _table(columns: Sequence[Column], rows: Sequence[Cells]) -> list[str]:
-    return table(*filled(columns, rows))
+    header, cells = filled(columns, rows)
+    return table(header, [[escape(cell) for cell in row] for row in cells])
 
 
 def _markdown(section: Section, heading: str, note: str) -> list[str]:
@@ -181,7 +100,7 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
         here = [row for row in whole if row["task"] == task]
         baselines = dict.fromkeys(row["baseline"] for row in here)
         against = " and ".join("the teacher" if name == "teacher" else escape(name) for name in baselines if name)
-        lines += [f"### {escape(task)} ({domain}-domain)" + (f", against {against}" if against else ""), ""]
+        lines += [f"### {escape(task)} ({domain})" + (f", against {against}" if against else ""), ""]
         lines += _table(SCORES, here)
         if counter := next((row["style_counter"] for row in here if row["style_counter"]), ""):
             lines += [f"Style: token length, headers, lists and bold; tokens counted by {escape(counter)}.", ""]
@@ -222,18 +141,14 @@ def _side_by_side(section: Section, rows: Sequence[Cells]) -> list[str]:
     for row in rows:
         by_name.setdefault(row["contestant"], {})[row["task"]] = row
     shown = {name: given for name, given in by_name.items() if any(r["win_rate"] is not None for r in given.values())}
-    header = ["contestant", *(f"{escape(task)} ({domain}-domain)" for task, domain in section.domains.items())]
+    header = ["contestant", *(f"{escape(task)} ({domain})" for task, domain in section.domains.items())]
     return table(
         header,
         [
-            [escape(name), *(_WIN_RATE[1](given[t]) if t in given else "–" for t in section.domains)]
+            [escape(name), *(WIN_RATE[1](given[t]) if t in given else "–" for t in section.domains)]
             for name, given in shown.items()
         ],
     )
-
-
-MOST = 28
-"""Pairs of a task that are all shown: those of eight contestants."""
 
 
 def _differences(section: Section) -> list[str]:
@@ -270,26 +185,8 @@ def _differences(section: Section) -> list[str]:
     )
 
 
-def chance(p_value: float) -> str:
-    """A p-value: one that rounds to 0 is none."""
-    return number(p_value, 3) if p_value >= 0.0005 else "< 0.001"
-
-
 def _digits(difference: Cells) -> int:
     return 1 if difference["measure"] == "win rate" else 2
-
-
-def telling(section: Section, task: str) -> tuple[list[Cells], int]:
-    """The differences on a task that a reader asks for, and how many there are: of many, first and neighbours'."""
-    here = [d for d in section.differences if d["task"] == task]
-    if len(here) <= MOST:
-        return here, len(here)
-    best_first = [r["contestant"] for r in section.board_rows if r["task"] == task and r["rank"]]
-    place = {name: at for at, name in enumerate(dict.fromkeys(best_first))}
-    told = [
-        d for d in here if 0 in (places := (place[d["first"]], place[d["second"]])) or abs(places[0] - places[1]) == 1
-    ]
-    return told, len(here)
 
 
 def _reported() -> list[str]:
@@ -319,13 +216,3 @@ def escape(text: str) -> str:
     for mark in "|<>[]`*" if "`" not in plain else "|<>[]*":
         plain = plain.replace(mark, f"\\{mark}")
     return plain
-
-
-def number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
-    """A figure as boards show it; an en dash where there is none."""
-    if value is None:
-        return "–"
-    # Sums in another order differ in the last bits: they must not decide between 6.2 and 6.3, or +0.0 and −0.0.
-    value = round(value, 9) + 0.0
-    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    return text.replace("-", "−")

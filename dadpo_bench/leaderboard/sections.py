@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dadpo_bench import registry, scoring
 from dadpo_bench.errors import UserError
 from dadpo_bench.judging.judgments import told_apart
-from dadpo_bench.leaderboard.facts import Cells, facts, members, warnings
+from dadpo_bench.leaderboard.facts import Cells, domain_in_words, facts, members, warnings
 from dadpo_bench.panels import DRAWS, SEED, Panel, panels
 from dadpo_bench.recipe import FIRST
 from dadpo_bench.scores import Lens, rows_of
@@ -127,7 +127,7 @@ def _section(
         judge_key=judge.key,
         proxy=judge.proxy,
         rows=sorted(rows, key=lambda row: _place(row, order)),
-        domains={panel.task.name: panel.task.domain for panel in judged},
+        domains={panel.task.name: domain_in_words(panel.task.domain) for panel in judged},
         facts=facts(session, protocol, judge, judged),
         warnings=warnings(session, protocol, judge, judged, [row for row in rows if row["category"] is None])
         + ([f"Members agree: {accord}."] if accord else []),
@@ -194,3 +194,20 @@ def _differences(judged: Sequence[Panel]) -> list[Cells]:
 def _in(unit: float, difference: scoring.Difference) -> Cells:
     scaled = {name: getattr(difference, name) * unit / 100 for name in ("estimate", "low", "high")}
     return {**difference._asdict(), **scaled}
+
+
+MOST = 28
+"""Pairs of a task that are all shown: those of eight contestants."""
+
+
+def telling(section: Section, task: str) -> tuple[list[Cells], int]:
+    """The differences on a task that a reader asks for, and how many there are: of many, first and neighbours'."""
+    here = [d for d in section.differences if d["task"] == task]
+    if len(here) <= MOST:
+        return here, len(here)
+    best_first = [r["contestant"] for r in section.board_rows if r["task"] == task and r["rank"]]
+    place = {name: at for at, name in enumerate(dict.fromkeys(best_first))}
+    told = [
+        d for d in here if 0 in (places := (place[d["first"]], place[d["second"]])) or abs(places[0] - places[1]) == 1
+    ]
+    return told, len(here)

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from dadpo_bench.judging.evaluations import cited
 from dadpo_bench.judging.stored_agreement import Agreement, stored_agreement
 from dadpo_bench.leaderboard import number
-from dadpo_bench.leaderboard.markdown import CANARY
+from dadpo_bench.leaderboard.columns import CANARY
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.panels import Panel
-from dadpo_bench.report.tables import plain, table
+from dadpo_bench.report.tables import table
 from dadpo_bench.sample_size import usd_of
 from dadpo_bench.scoring import agreement, flip_rate, prompt_outcomes
 from dadpo_bench.scoring.outcomes import Floats
@@ -39,7 +39,7 @@ def _board(session: Session, section: Section) -> dict[str, Any]:
         "kind": judge.kind,
         "proxy": section.proxy,
         "leanings": [_leanings(panel) for panel in section.panels if not panel.rated_alone],
-        "canaries": table(plain(CANARY), [row for row in section.canary_rows if row["category"] is None]),
+        "canaries": table(CANARY, [row for row in section.canary_rows if row["category"] is None]),
         "evaluations": cited(session.scalars(evaluations)),
         "unscored": _unscored(session, judge),
         "cost": _cost(session, judge),

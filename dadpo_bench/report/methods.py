@@ -14,11 +14,11 @@ from dadpo_bench.history.commands import command_of
 from dadpo_bench.history.runs import RunRecord, runs_of
 from dadpo_bench.history.trainings import Curve, Training, trainings_of
 from dadpo_bench.history.values import flat
+from dadpo_bench.leaderboard.columns import SCORES
 from dadpo_bench.leaderboard.facts import Cells
-from dadpo_bench.leaderboard.markdown import SCORES
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.report.charts import Chart, Line, curves
-from dadpo_bench.report.tables import plain, table
+from dadpo_bench.report.tables import table
 from dadpo_bench.types import content_key
 
 _POINTS = 200
@@ -75,7 +75,7 @@ class Methods:
                     "name": section.recipe,
                     "judge": section.judge,
                     "rows": [
-                        {"task": task, "scores": table(plain(SCORES), rows)}
+                        {"task": task, "scores": table(SCORES, rows)}
                         for task in section.domains
                         if (
                             rows := [

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dadpo_bench.leaderboard import number
+from dadpo_bench.leaderboard.columns import CANARY, LOOKS, SCORES, chance
 from dadpo_bench.leaderboard.facts import Cells
-from dadpo_bench.leaderboard.markdown import CANARY, LOOKS, SCORES, chance, telling
-from dadpo_bench.leaderboard.sections import Section, proven
+from dadpo_bench.leaderboard.sections import Section, proven, telling
 from dadpo_bench.report.charts import Chart, Estimate, Shares, forest, pairs, shares
 from dadpo_bench.report.judges import alike_longer
-from dadpo_bench.report.tables import plain, table
+from dadpo_bench.report.tables import table
 
 if TYPE_CHECKING:
     from dadpo_bench.report.methods import MethodPage
@@ -39,23 +39,23 @@ def _board(section: Section) -> dict[str, Any]:
             {
                 "name": task,
                 "domain": domain,
-                "board": table(plain(SCORES), [row for row in whole if row["task"] == task]),
+                "board": table(SCORES, [row for row in whole if row["task"] == task]),
                 "categories": table(
-                    plain(SCORES), [r for r in section.board_rows if r["task"] == task and r["category"] is not None]
+                    SCORES, [r for r in section.board_rows if r["task"] == task and r["category"] is not None]
                 ),
                 "words": _words(section, task),
                 "longer": next((alike_longer(p) for p in section.panels if p.task.name == task), None),
             }
             for task, domain in section.domains.items()
         ],
-        "looks": table(plain(LOOKS), whole),
-        "canaries": table(plain(CANARY), [row for row in section.canary_rows if row["category"] is None]),
+        "looks": table(LOOKS, whole),
+        "canaries": table(CANARY, [row for row in section.canary_rows if row["category"] is None]),
     }
 
 
 def _charts(section: Section, rows: Sequence[Cells]) -> list[Chart]:
     judged = [row for row in rows if row["win_rate"] is not None]
-    tasks = [(task, f"{task} ({domain}-domain)") for task, domain in section.domains.items()]
+    tasks = [(task, f"{task} ({domain})") for task, domain in section.domains.items()]
 
     def by_task(given: Sequence[Cells]) -> list[tuple[str, list[Cells]]]:
         order = {name: at for at, name in enumerate(dict.fromkeys(row["contestant"] for row in given))}

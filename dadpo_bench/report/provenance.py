@@ -11,7 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
-from dadpo_bench.history.values import finite
+from dadpo_bench.history.values import finite, in_utc
+from dadpo_bench.leaderboard.facts import domain_in_words
 from dadpo_bench.leaderboard.sections import Section
 from dadpo_bench.store import schema
 
@@ -47,11 +48,11 @@ def _template(sha256: object) -> str | None:
 
 def _protocol(session: Session, key: str, section: Section) -> dict[str, Any]:
     runs = session.scalars(select(schema.Run).where(schema.Run.protocol_key == key).order_by(schema.Run.id)).all()
-    models = session.scalars(
-        select(schema.Model)
+    models = session.execute(
+        select(schema.Model, schema.Contestant.seed)
         .join(schema.Contestant, schema.Contestant.model_key == schema.Model.key)
         .where(schema.Contestant.protocol_key == key)
-    ).unique()
+    )
     return {
         "key": key,
         "name": section.recipe,
@@ -60,14 +61,14 @@ def _protocol(session: Session, key: str, section: Section) -> dict[str, Any]:
         "runs": [
             {
                 "id": run.id,
-                "started": run.started.isoformat(sep=" ", timespec="seconds"),
-                "finished": run.finished.isoformat(sep=" ", timespec="seconds") if run.finished else "not finished",
+                "started": f"{in_utc(run.started):%Y-%m-%d %H:%M:%S}",
+                "finished": f"{in_utc(run.finished):%Y-%m-%d %H:%M:%S}" if run.finished else None,
                 "environment": _yaml(run.environment),
                 "recipe": _yaml(run.recipe),
             }
             for run in runs
         ],
-        "models": sorted((m.name, f"{m.parameters:,}", m.key) for m in models),
+        "models": sorted({(m.name, "–" if s is None else str(s), f"{m.parameters:,}", m.key) for m, s in models}),
     }
 
 
@@ -78,7 +79,7 @@ def _tasks(session: Session, sections: Sequence[Section]) -> list[dict[str, Any]
             schema.TaskPrompt.task_key == task.key
         )
         prompts = session.execute(query.order_by(schema.TaskPrompt.position)).all()
-        row = (task.name, f"{task.domain}-domain", task.split, f"{len(prompts):,}", task.key)
+        row = (task.name, domain_in_words(task.domain), task.split, f"{len(prompts):,}", task.key)
         found.append({"row": row, "name": task.name, "prompts": "\n".join(f"{key} {name}" for name, key in prompts)})
     return found
 

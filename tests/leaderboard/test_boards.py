@@ -103,7 +103,7 @@ def test_a_formula_in_a_name_stays_text_in_csv(tmp_path: Path) -> None:
 
 
 def test_a_task_or_a_judge_is_shown_alone_and_a_wrong_name_is_told(store: str) -> None:
-    assert "### t (out-domain)" in ran("leaderboard", "--store", store, "--task", "t", "--judge", "j")
+    assert "### t (out-of-domain)" in ran("leaderboard", "--store", store, "--task", "t", "--judge", "j")
     for option in ("--task", "--judge"):
         result = CliRunner().invoke(app, ["leaderboard", "--store", store, option, "nobody"])
         assert (result.exit_code, result.stdout) == (2, "")
