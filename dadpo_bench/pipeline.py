@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from dadpo_bench.engine import side_by_side
 from dadpo_bench.environment import environment
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.judging.asked import accord_of_members
@@ -188,7 +189,7 @@ def _trained(run: _Run, name: str, seed: int, start: LocalModel, data: Mapping[s
     def before() -> None:
         # Everything learns from the teacher's responses, and dSFT comes first.
         if name == FIRST:
-            check_teacher(run.teacher, examples, frozen(), sampled=run.sampled)
+            check_teacher(run.bench, run.teacher, examples, frozen(), sampled=run.sampled)
 
     return train(
         run.bench,
@@ -212,8 +213,13 @@ def _lessons(run: _Run) -> dict[str, list[Example]]:
 
 
 def _dsft(run: _Run) -> None:
-    for seed in run.plan.seeds:
-        run.models[FIRST, seed] = _trained(run, FIRST, seed, run.student, _lessons(run))
+    lessons = _lessons(run)
+    made = _together(run, [partial(_trained, run, FIRST, seed, run.student, lessons) for seed in run.plan.seeds])
+    run.models |= {(FIRST, seed): model for seed, model in zip(run.plan.seeds, made, strict=True)}
+
+
+def _together(run: _Run, trainings: Sequence[Callable[[], LocalModel]]) -> list[LocalModel]:
+    return side_by_side(trainings, run.bench.engine, run.bench.stopping)
 
 
 def _student_responses(run: _Run) -> None:
@@ -268,19 +274,24 @@ def _signals(run: _Run) -> None:
 
 
 def _train(run: _Run) -> None:
-    for seed in run.plan.seeds:
-        for name, entry in run.plan.entries.items():
-            start = run.models[FIRST, seed] if entry.start == "dsft" else run.student
-            data = _lessons(run)
-            if entry.data == "pairs":
-                data = {
-                    split: [
-                        e.model_copy(update={"signals": {s: v for s, v in e.signals.items() if s in entry.signals}})
-                        for e in run.pairs[seed, split]
-                    ]
-                    for split in run.plan.learning
-                }
-            run.models[name, seed] = _trained(run, name, seed, start, data)
+    chosen = [(name, seed) for seed in run.plan.seeds for name in run.plan.entries]
+    made = _together(run, [partial(_trained_of, run, name, seed) for name, seed in chosen])
+    run.models |= dict(zip(chosen, made, strict=True))
+
+
+def _trained_of(run: _Run, name: str, seed: int) -> LocalModel:
+    entry = run.plan.entries[name]
+    start = run.models[FIRST, seed] if entry.start == "dsft" else run.student
+    data = _lessons(run)
+    if entry.data == "pairs":
+        data = {
+            split: [
+                e.model_copy(update={"signals": {s: v for s, v in e.signals.items() if s in entry.signals}})
+                for e in run.pairs[seed, split]
+            ]
+            for split in run.plan.learning
+        }
+    return _trained(run, name, seed, start, data)
 
 
 def _entrants(run: _Run) -> Iterator[tuple[str, str, int | None, Mapping[str, Any], LocalModel]]:

@@ -128,6 +128,26 @@ class Evaluation(Part):
     kl_prompts: int = Field(16, ge=0, description="Prompts of each task sampled for the KL columns; 0 for none.")
 
 
+class EngineChoice(Part):
+    """Where the work runs. No part of any key: the same results come from everywhere."""
+
+    name: Literal["local", "ray"] = Field("local", description="This process, or a Ray cluster.")
+    address: str | None = Field(
+        None,
+        description="Of a cluster: `HOST:PORT` on one of its machines, `ray://HOST:PORT` from elsewhere, `auto` for "
+        "the one that this machine is part of. Left out: RAY_ADDRESS, else Ray is started on this machine.",
+    )
+    workers: int | None = Field(None, ge=1, description="Models at work at a time; left out, as many as fit.")
+    cpus_per_worker: float = Field(1, gt=0, description="Processor cores of a worker, and of a training.")
+    gpus_per_worker: float | None = Field(None, ge=0, description="Left out: 1 where the cluster has GPUs.")
+    gpus_per_training: int | None = Field(
+        None, ge=0, description="Left out: 1 where the cluster has GPUs; with more, Ray Train shares a training out."
+    )
+    artefacts: str | None = Field(
+        None, description="Folder of checkpoints that every machine sees at this path. Left out: beside the store."
+    )
+
+
 class Contestant(BaseModel):
     """A method with settings, under the name it has on the board."""
 
@@ -168,6 +188,8 @@ class Recipe(Part):
         description="Orders in which a pairwise judge sees two responses: both, or one drawn for each pair, which "
         "costs half and cannot tell a judge's position bias.",
     )
+
+    engine: EngineChoice = EngineChoice()
 
     @model_validator(mode="after")
     def _has_dsft(self) -> Recipe:
@@ -237,7 +259,7 @@ class Recipe(Part):
         return {"method": chosen.method, **settings}
 
 
-_NOT_SHARED = {"methods", "judge", "judge_settings", "orders", "summary", "seed"}
+_NOT_SHARED = {"methods", "judge", "judge_settings", "orders", "summary", "seed", "engine"}
 
 
 def method_config(method: str, settings: Mapping[str, Any], where: str = "") -> BaseModel | dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dadpo_bench.errors import UserError
 from dadpo_bench.places import DEFAULT_STORE
 
 StoreOption = Annotated[
@@ -46,6 +48,15 @@ BudgetOption = Annotated[
 def judge_changes(**settings: Any) -> list[str]:
     """Options that stand for settings of the recipe's judge, as `--set` would give them."""
     return [f"judge_settings.{name}={value}" for name, value in settings.items() if value is not None]
+
+
+def engine_changes(engine: str) -> list[str]:
+    """What `--engine` stands for, as `--set` would give it. Raises `UserError` for what is no engine."""
+    if engine in ("local", "ray"):
+        return [f"engine.name={engine}"]
+    if engine != "auto" and not re.fullmatch(r"(ray://)?[\w.\[\]:-]+:\d+", engine):
+        raise UserError(f"--engine {engine}: choose local, ray, or a cluster's HOST:PORT or ray://HOST:PORT")
+    return ["engine.name=ray", f"engine.address={engine}"]
 
 
 def relative(path: Path) -> str:

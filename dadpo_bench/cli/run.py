@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -21,6 +23,7 @@ from dadpo_bench.cli.options import (
     MaxCallsOption,
     StoreOption,
     TemplateOption,
+    engine_changes,
     judge_changes,
 )
 from dadpo_bench.counts import counted
@@ -45,6 +48,8 @@ Examples:
   dadpo-bench run dadpo --judge chat:gpt-4o --budget-usd 2 --dry-run
 
   dadpo-bench run dadpo --launch '--num_processes 8 --config_file fsdp2.yaml'
+
+  dadpo-bench run dadpo --engine ray                 (all GPUs of this machine; ray://HOST:10001 for a cluster's)
 
   dadpo-bench run dadpo --recipe my-recipe.yaml --store results/mine.sqlite3
 
@@ -91,6 +96,10 @@ def run(
         str,
         typer.Option(metavar="OPTIONS", help="Train under accelerate launch with these, e.g. '--num_processes 8'."),
     ] = "",
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="ENGINE", help="Where work runs: local, ray, HOST:PORT or ray://HOST:PORT of a cluster."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,6 +110,8 @@ def run(
     )
     if orders is not None:
         options.append(f"orders={orders}")
+    if engine is not None:
+        options += engine_changes(engine)
     if allow_contamination:
         options.append("prompts.allow_contamination=true")
     chosen = load_recipe(recipe, [*changes, *options], judge)
@@ -112,7 +123,7 @@ def run(
     from dadpo_bench.cli.dry_run import show_estimate
     from dadpo_bench.cli.preview import show_questions
     from dadpo_bench.cli.result import show_result
-    from dadpo_bench.engine import LocalEngine
+    from dadpo_bench.engine import open_engine
     from dadpo_bench.history.commands import command_line
     from dadpo_bench.pipeline import judge_of
     from dadpo_bench.pipeline import run as run_stages
@@ -146,6 +157,8 @@ def run(
         return
     judge_of(plan)  # a missing key is told before anything is made
     opened = open_store(store)
+    if chosen.engine.artefacts:
+        opened.artefacts = Path(chosen.engine.artefacts).expanduser().absolute()
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
     arguments: dict[str, Any] = {
         "methods": methods,
@@ -161,8 +174,8 @@ def run(
     for task in (*plan.learning.values(), *plan.tasks):
         if task.duplicates:
             reporter.say(f"{task.name}: {counted(task.duplicates, 'repeated prompts')} left out")
-    with reporter.running():
-        asked = run_stages(Bench(opened, LocalEngine(processes), reporter, log_with), plan, arguments, Stage(until))
+    with closing(open_engine(chosen.engine, processes)) as work, reporter.running():
+        asked = run_stages(Bench(opened, work, reporter, log_with), plan, arguments, Stage(until))
     again = command_line(
         {**arguments, "methods": list(chosen.methods), "seeds": max(3, seeds)}, opened.name if store != STORE else ""
     )

@@ -11,6 +11,8 @@ import torch
 
 from dadpo_bench.errors import UserError
 
+_ASKED = "DADPO_BENCH_DTYPE"
+
 
 @cache
 def device() -> torch.device:
@@ -24,7 +26,7 @@ def compute_dtype() -> torch.dtype:
 
     `DADPO_BENCH_DTYPE=float32|bfloat16` overrides the probe.
     """
-    asked = os.environ.get("DADPO_BENCH_DTYPE")
+    asked = os.environ.get(_ASKED)
     if asked:
         if asked not in ("float32", "bfloat16"):
             raise UserError(f"DADPO_BENCH_DTYPE={asked}: choose float32 or bfloat16")
@@ -33,6 +35,12 @@ def compute_dtype() -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     native = device().type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def compute_in(dtype: str) -> None:
+    """From here on this process, and those that it starts, compute in that format: results are shared with others."""
+    os.environ[_ASKED] = dtype
+    compute_dtype.cache_clear()
 
 
 class Precision(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 from dadpo_bench.engine import Engine
 from dadpo_bench.progress import Reporter
@@ -19,6 +20,8 @@ class Bench:
     reporter: Reporter
     tracker: str | None = None
     """Where else the steps of a training are told, by accelerate's name of it."""
+    stopping: Event = field(default_factory=Event)
+    """Set where trainings that run side by side are to end."""
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,12 @@ def divergences(
 
     owed = [d for d in directions if d.key not in totals]
     with bench.reporter.bar(f"{label}: KL", len(owed), "directions") as bar:
-        for direction, total in bench.engine.map(make, owed):
+        for direction, total in bench.engine.map(make, owed, _named):
             with bench.store.write() as session:
                 fresh = {"key": direction.key, "nats": total.nats, "tokens": total.tokens}
                 insert_missing(session, schema.Divergence, [fresh])
             totals[direction.key] = total
-            bar.advance()
+            bar.advance(1, bench.engine.workers)
     rates = [totals[d.key].nats / totals[d.key].tokens for d in directions]
     return Kl(from_teacher=rates[0], to_teacher=rates[1])
 
@@ -78,6 +78,10 @@ def _direction(model: LocalModel, teacher: LocalModel, drawn: Sequence[Stored], 
     ids = [[list(side.prompt), list(side.continuations[0])] for sample in samples for side in sample]
     key = content_key("kl", p.key, q.key, ids, str(frozen()))
     return _Direction(key, samples, reverse)
+
+
+def _named(direction: _Direction) -> str:
+    return "KL to the teacher" if direction.reverse else "KL from the teacher"
 
 
 class _Measure:

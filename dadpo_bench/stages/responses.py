@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dadpo_bench.contamination import label
 from dadpo_bench.counts import counted
 from dadpo_bench.models import SAMPLER_VERSION, batches, chat_tokenizer, frozen, load_model, respond
 from dadpo_bench.stages.bench import Bench, LocalModel
@@ -45,14 +46,14 @@ def collect_responses(
     if owed:
         _tell_of_long_prompts(bench, model, [p for b in owed for p in b.prompts], label)
     with bench.reporter.bar(label, sum(len(b.prompts) for b in owed), "responses") as bar:
-        for batch, replies in bench.engine.map(make, owed):
+        for batch, replies in bench.engine.map(make, owed, _named):
             stored = [Stored(content_key(batch.key, r.prompt.key), r) for r in replies]
             with bench.store.write() as session:
                 save_prompts(session, batch.prompts)
                 rows = [response_row(*s, model.key, batch.key, sampling) for s in stored]
                 insert_missing(session, schema.Response, rows)
             found.update({s.response.prompt.key: s for s in stored})
-            bar.advance(len(stored))
+            bar.advance(len(stored), bench.engine.workers)
     return [found[p.key] for p in prompts]
 
 
@@ -66,6 +67,12 @@ def _batch(model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, see
     keys = [p.key for p in prompts]
     key = content_key("batch", SAMPLER_VERSION, model.key, model.chat_template, keys, sampling, seed, str(frozen()))
     return _Batch(key, tuple(prompts))
+
+
+def _named(batch: _Batch) -> str:
+    first = batch.prompts[0]
+    others = f" and {len(batch.prompts) - 1} more" if len(batch.prompts) > 1 else ""
+    return f"prompt {first.id or first.key} ({label(first, 40)}){others}"
 
 
 class _Responder:

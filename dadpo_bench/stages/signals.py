@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import select
 
@@ -21,7 +22,13 @@ from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import Example, Pair, Prompt, Reply, SequenceLogProb, content_key
 
-_BATCH = 16
+_PAIRS = 16
+"""Scored in one go."""
+
+
+class _Batch(NamedTuple):
+    first: Prompt
+    branchings: list[Branching]
 
 
 @dataclass(frozen=True)
@@ -52,23 +59,25 @@ def collect_signals(
     def make() -> _Scorer:
         return _Scorer(model, precision)
 
-    batches = [[branchings[i] for i in run] for run in chunks(owed, _BATCH)]
+    batches = [_Batch(pairs[run[0]].prompt, [branchings[i] for i in run]) for run in chunks(owed, _PAIRS)]
     with bench.reporter.bar(label, len(owed), "pairs") as bar:
-        for batch, results in bench.engine.map(make, batches):
+        for batch, results in bench.engine.map(make, batches, _named):
             fresh = {
                 key: signal
-                for branching, both in zip(batch, results, strict=True)
+                for branching, both in zip(batch.branchings, results, strict=True)
                 for key, signal in zip(_keys(branching), both, strict=True)
             }
             with bench.store.write() as session:
                 insert_missing(session, schema.Signal, [_row(model, k, s, precision) for k, s in fresh.items()])
             # A response shared with pairs scored before keeps its first value: a resumed run must read the same.
             known = fresh | known
-            bar.advance(len(batch))
+            bar.advance(len(batch.branchings), bench.engine.workers)
     return [Pair(*(known[k].total for k in both)) for both in keys]
 
 
-def check_teacher(model: LocalModel, lessons: Sequence[Example], precision: Precision, *, sampled: bool) -> None:
+def check_teacher(
+    bench: Bench, model: LocalModel, lessons: Sequence[Example], precision: Precision, *, sampled: bool
+) -> None:
     """Part of the pre-flight: a teacher finds its own responses likelier than those to other prompts (8 are tried).
 
     Raises `WorkError` otherwise: the template is wrong, or another model wrote the responses.
@@ -81,7 +90,8 @@ def check_teacher(model: LocalModel, lessons: Sequence[Example], precision: Prec
         tokenizer.branching(here.prompt, [here.chosen, other.chosen], sampled=sampled)
         for here, other in zip(few, few[1:] + few[:1], strict=True)
     ]
-    scores = sequence_log_probs(load_model(model.directory, precision), branchings, precision)
+    batch = _Batch(few[0].prompt, branchings)
+    ((_, scores),) = bench.engine.map(lambda: _Scorer(model, precision), [batch], _named)
     own, others = (-sum(row[side].total for row in scores) / sum(row[side].tokens for row in scores) for side in (0, 1))
     if own >= others:
         raise WorkError(
@@ -119,10 +129,14 @@ def _row(model: LocalModel, key: str, signal: SequenceLogProb, precision: Precis
     }
 
 
+def _named(batch: _Batch) -> str:
+    return f"{len(batch.branchings)} pairs from that of prompt {batch.first.id or batch.first.key} on"
+
+
 class _Scorer:
     def __init__(self, model: LocalModel, precision: Precision) -> None:
         self._model = load_model(model.directory, precision)
         self._precision = precision
 
-    def __call__(self, batch: Sequence[Branching]) -> list[list[SequenceLogProb]]:
-        return sequence_log_probs(self._model, batch, self._precision)
+    def __call__(self, batch: _Batch) -> list[list[SequenceLogProb]]:
+        return sequence_log_probs(self._model, batch.branchings, self._precision)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dadpo_bench.models import chat_tokenizer, find, training, weights_key
 from dadpo_bench.models.loading import config_of, reading
 from dadpo_bench.models.memory import release_memory
 from dadpo_bench.models.pruning import prune
-from dadpo_bench.recipe import Recipe, essence
+from dadpo_bench.recipe import Prune, Recipe, essence
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.tracking import tracked
@@ -56,21 +57,29 @@ def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> Local
 
     def make(scratch: Path) -> JsonObject:
         with bench.reporter.bar(f"prune {source.name}", 1, "models") as bar:
-            record = prune(
-                source,
-                chat_tokenizer(str(source), template),
-                scratch,
-                ratio=settings.ratio,
-                importance=settings.importance,
-                prompts=calibration,
-                seed=settings.seed,
-                groups=settings.groups,
+            ((_, record),) = bench.engine.map(
+                lambda: partial(_pruned, template, settings, calibration, source), [scratch], str
             )
             bar.advance()
         return record
 
     record = settings.model_dump(mode="json")
     return _derive(bench, key, "prune", "student", source, output, record, template, make)
+
+
+def _pruned(
+    template: str | None, settings: Prune, calibration: Sequence[Prompt], source: Path, output: Path
+) -> JsonObject:
+    return prune(
+        source,
+        chat_tokenizer(str(source), template),
+        output,
+        ratio=settings.ratio,
+        importance=settings.importance,
+        prompts=calibration,
+        seed=settings.seed,
+        groups=settings.groups,
+    )
 
 
 def train(
@@ -113,7 +122,7 @@ def train(
     label = f"train {name}, seed {seed}"
     output = bench.store.artefacts / f"{name}-seed{seed}-{key[:8]}"
 
-    stop, done, ending = _Stop(bench.reporter.say), 0, ExitStack()
+    stop, done, ending = _Stop(bench), 0, ExitStack()
 
     def make(scratch: Path) -> JsonObject:
         before()
@@ -172,21 +181,21 @@ def train(
 class _Stop:
     """The first Ctrl-C within a training. One that never asks whether to stop is stopped at once."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
         self._heard = self._wanted = False
 
     def __call__(self) -> bool:
         """Asked by the training, as `Job.stop`."""
         self._heard = True
-        return self._wanted
+        return self._wanted or self._bench.stopping.is_set()
 
     def finish(self) -> None:
         """As `finishing` wants it."""
         if not self._heard:  # there is nothing to save yet, or nobody who would
             raise KeyboardInterrupt
         self._wanted = True
-        self._say("    stopping where it can go on; Ctrl-C again stops at once")
+        self._bench.reporter.say("    stopping where it can go on; Ctrl-C again stops at once")
 
 
 def _derive(
