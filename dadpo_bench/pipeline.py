@@ -89,12 +89,12 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
         run_id = row.id
     state = _Run(bench, plan)
     _ = state.judge  # one that cannot be opened is told before any work
-    with watched(bench.store, run_id, bench.reporter) as watch:
-        for position, (stage, work) in enumerate(_STAGES.items()):
-            if list(Stage).index(stage) <= list(Stage).index(until):
-                watch.enter(stage)
-                with _timed(bench, run_id, position, stage):
-                    work(state)
+    stages = list(Stage)[: list(Stage).index(until) + 1]
+    with watched(bench.store, run_id, bench.reporter, stages) as watch:
+        for position, stage in enumerate(stages):
+            watch.enter(stage)
+            with _timed(bench, run_id, position, stage):
+                _STAGES[stage](state)
     with bench.store.write() as session:
         finished = session.get_one(schema.Run, run_id)
         finished.finished = datetime.now(UTC)

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from dadpo_bench.counts import counted
+from dadpo_bench.counts import counted, lasting, pace
 
 
 class Bar:
@@ -28,7 +28,9 @@ class Bar:
     def __init__(self, reporter: Reporter, label: str, total: int, unit: str, about: str | None = None) -> None:
         self._reporter = reporter
         self.label, self.total, self.unit, self.about = label, total, unit, about
-        self.done = 0
+        self.known = about is None
+        """Whether `total` is more than a guess: of a training it is told with the first step."""
+        self.behind = self.done = 0
         self.began = datetime.now(UTC)
         self._began = self._spoke = time.monotonic()
         self._live = reporter.live
@@ -39,13 +41,14 @@ class Bar:
         """So many items are done."""
         self.done += amount
         elapsed = time.monotonic() - self._began
-        rate = f"{self.done / elapsed:,.1f} {self.unit}/s {note}".rstrip() if elapsed > 0.5 else note
+        fresh = self.done - self.behind
+        rate = f"{pace(fresh / elapsed)} {note}".rstrip() if elapsed > 0.5 and fresh else note
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=self.done, rate=rate)
         elif not self._reporter.quiet and time.monotonic() - self._spoke > 30:
             self._spoke = time.monotonic()
-            left = elapsed / self.done * (self.total - self.done) if self.done else 0
-            self._reporter.say(f"  {self.label}: {self.done}/{self.total}, {rate}, {left:.0f} s left")
+            left = f", {lasting(elapsed / fresh * (self.total - self.done))} left" if fresh else ""
+            self._reporter.say(f"  {self.label}: {self.done}/{self.total} {self.unit}, {rate}{left}")
 
     def note(self, text: str) -> None:
         """What is waited for meanwhile, from any thread."""
@@ -55,8 +58,10 @@ class Bar:
             self._reporter.say(f"  {self.label}: {text}")
 
     def reach(self, done: int, total: int, note: str = "") -> None:
-        """So many of so many items are done, where the total is known only on the way."""
-        self.total = total
+        """So many of so many items are done, where the total is known only on the way; all but one before this bar."""
+        if not self.known and done > 1:
+            self.behind = done - 1
+        self.total, self.known = total, True
         if self._live is not None and self._task is not None:
             self._live.update(self._task, total=total)
         self.advance(done - self.done, note)

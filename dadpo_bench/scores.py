@@ -296,11 +296,12 @@ def refresh_scores(store: Store) -> bool:
 def save_scores(store: Store, protocol_key: str, judge_key: str) -> bool:
     """Compute a section's rows anew and keep them, replacing the earlier ones; whether any changed."""
     section = {"protocol_key": protocol_key, "judge_key": judge_key}
-    with store.write() as session:
+    with store.read() as session:  # others may write meanwhile
         made = {
             (task.key, row.baseline, row.contestant): json.loads(json.dumps(row.cells()))
             for task, row in compute_rows(session, protocol_key, judge_key)
         }
+    with store.write() as session:
         stored = session.scalars(select(schema.Score).filter_by(**section))
         kept = {(score.task_key, score.baseline, score.contestant): score for score in stored}
         for place, old in kept.items():

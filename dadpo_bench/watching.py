@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
-from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.history.runs import STAGES
-from dadpo_bench.progress import Reporter
+from dadpo_bench.progress import Bar, Reporter
 from dadpo_bench.stages import Stage
 from dadpo_bench.store import Store, insert_missing, schema
 
 EVERY = 2.0
 """Seconds between two notes."""
 
-_LONGEST = 300
-"""Characters of a label; the column holds as many."""
-
 
 class Watched:
     """A run that notes its stage and its bars."""
 
-    def __init__(self, store: Store, run_id: int, reporter: Reporter) -> None:
-        self._store, self._run_id, self._reporter = store, run_id, reporter
-        self._stage, self._began = next(iter(Stage)), datetime.now(UTC)
+    def __init__(self, store: Store, run_id: int, reporter: Reporter, stages: Sequence[Stage]) -> None:
+        self._store, self._run_id, self._reporter, self._stages = store, run_id, reporter, stages
+        self._stage, self._began = stages[0], datetime.now(UTC)
 
     def enter(self, stage: Stage) -> None:
         """It is at another stage."""
@@ -37,38 +33,39 @@ class Watched:
 
     def note(self) -> None:
         """Replace what was noted. A store that cannot be written is left to the work itself to tell of."""
-        now, stages = datetime.now(UTC), list(Stage)
-        place = stages.index(self._stage)
-        shown = [_row(str(self._stage), STAGES, place, len(stages), self._began)]
-        shown += [_row(b.label, b.unit, b.done, b.total, b.began, b.about) for b in list(self._reporter.bars)]
-        rows = [{**row, "run_id": self._run_id, "position": at, "updated": now} for at, row in enumerate(shown)]
-        with suppress(UserError, WorkError), self._store.write() as session:
-            session.execute(delete(schema.Activity).where(schema.Activity.run_id == self._run_id))
-            insert_missing(session, schema.Activity, rows)
+        done = self._stages.index(self._stage)
+        stage = {"label": str(self._stage), "unit": STAGES, "behind": 0, "done": done, "total": len(self._stages)}
+        shown = [{**stage, "began": self._began, "derivation_key": None}, *map(_row, list(self._reporter.bars))]
+        same = {"run_id": self._run_id, "updated": datetime.now(UTC), "ended": False}
+        with suppress(Exception), self._store.write() as session:
+            session.execute(self._noted(delete))
+            insert_missing(session, schema.Activity, [{**row, **same, "position": at} for at, row in enumerate(shown)])
 
-    def end(self) -> None:
-        """Nothing is under way any more."""
-        with self._store.write() as session:
-            session.execute(delete(schema.Activity).where(schema.Activity.run_id == self._run_id))
+    def _noted(self, statement: Any) -> Any:
+        return statement(schema.Activity).where(schema.Activity.run_id == self._run_id)
+
+    def end(self, *, finished: bool) -> None:
+        """Nothing is under way any more; of what was left unfinished the last note stays."""
+        with suppress(Exception), self._store.write() as session:
+            session.execute(self._noted(delete) if finished else self._noted(update).values(ended=True))
 
 
-def _row(
-    label: str, unit: str, done: int, total: int, began: datetime, derivation_key: str | None = None
-) -> dict[str, Any]:
+def _row(bar: Bar) -> dict[str, Any]:
     return {
-        "label": label[:_LONGEST],
-        "unit": unit,
-        "done": done,
-        "total": total,
-        "began": began,
-        "derivation_key": derivation_key,
+        "label": bar.label[: schema.LABEL],
+        "unit": bar.unit,
+        "behind": bar.behind,
+        "done": bar.done,
+        "total": bar.total if bar.known else 0,
+        "began": bar.began,
+        "derivation_key": bar.about,
     }
 
 
 @contextmanager
-def watched(store: Store, run_id: int, reporter: Reporter) -> Iterator[Watched]:
-    """Notes are kept while within; what was noted last stays where the work is interrupted."""
-    run, over = Watched(store, run_id, reporter), threading.Event()
+def watched(store: Store, run_id: int, reporter: Reporter, stages: Sequence[Stage]) -> Iterator[Watched]:
+    """Notes are kept while within. `stages` are those that the run will go through."""
+    run, over, finished = Watched(store, run_id, reporter, stages), threading.Event(), False
 
     def keep() -> None:
         while not over.wait(EVERY):
@@ -78,7 +75,9 @@ def watched(store: Store, run_id: int, reporter: Reporter) -> Iterator[Watched]:
     thread.start()
     try:
         yield run
+        finished = True
     finally:
         over.set()
         thread.join(EVERY)  # it may wait for a store that another process holds
-    run.end()
+        if not thread.is_alive():
+            run.end(finished=finished)

@@ -92,7 +92,7 @@ class Answering:
                     seconds += answer.seconds
                     finish = Finish.length if answer.cut else Finish.stop
                     replies.append(Reply(text=answer.text, finish=finish))
-            return Response(prompt=prompt, replies=tuple(replies), seconds=seconds)
+            return Response(prompt=prompt, replies=tuple(replies), seconds=seconds or None)
 
         def unanswered(why: Unanswered) -> Response | str:
             return why.reason

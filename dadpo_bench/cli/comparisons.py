@@ -164,6 +164,11 @@ def _seconds(details: Details, key: str) -> float | None:
     return details.responses[key].seconds if key in details.responses else None
 
 
+def _taken(details: Details, key: str) -> str:
+    seconds = _seconds(details, key)
+    return f", {seconds:.1f} s" if isinstance(seconds, float) else ""
+
+
 _STYLES = {"win": "green", "loss": "red", "tie": "yellow"}
 
 
@@ -173,14 +178,16 @@ def _shown(c: Comparison, details: Details, names: dict[str, str]) -> Renderable
     ours, theirs = (_texts(details, key) or [] for key in (c.ours, c.theirs))
     prompt = details.prompts[c.prompt_key]
     parts: list[RenderableType] = [Text(f"system: {visible(prompt.system)}\n", style="dim")] if prompt.system else []
-    who = visible(c.contestant) + ("" if c.seed is None else f", seed {c.seed}")
+    who = visible(c.contestant) + ("" if c.seed is None else f", seed {c.seed}") + _taken(details, c.ours)
     for turn, mine, other in zip_longest(prompt.turns, ours, theirs):
         parts.append(Text(visible(turn or ""), overflow="fold"))
         sides = Table(expand=True, show_lines=False)
         sides.add_column(Text(who), ratio=1, overflow="fold")
         cells = [_reply(mine)]
         if c.baseline:
-            sides.add_column(Text(f"{visible(c.baseline)} (baseline)"), ratio=1, overflow="fold")
+            sides.add_column(
+                Text(f"{visible(c.baseline)} (baseline)" + _taken(details, c.theirs)), ratio=1, overflow="fold"
+            )
             cells.append(_reply(other))
         sides.add_row(*cells)
         parts.append(sides)

@@ -118,7 +118,8 @@ def _table(section: Section, reference: Sequence[Section]) -> Table:
     )
     table.add_column("method" if trained else "contestant", style="bold", no_wrap=True)
     for task, domain in section.domains.items():
-        table.add_column(escape(f"{task}\n({domain})"), no_wrap=True)
+        place = domain.replace("-domain", "-\ndomain")
+        table.add_column(escape(f"{task}\n({place})"), no_wrap=True)
     for name in _figures(section):
         table.add_column(name, justify="right", no_wrap=True)
     for row in _by_contestant(section):

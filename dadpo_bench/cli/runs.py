@@ -41,7 +41,8 @@ RunArgument = Annotated[str, typer.Argument(metavar="ID", help="A run, as `dadpo
 def runs(context: typer.Context, store: StoreOption = STORE, as_json: JsonOption = False) -> None:
     """The runs of a store, the latest one last: what was asked, how far it came, time and peak memory.
 
-    `runs show ID` has all of one: its command, settings, environment, stages and training curves.
+    `runs show ID` has all of one: its command, settings, environment, stages and training curves, and of one that
+    goes on what it is at, how fast, and the time left.
 
     Examples:
 
@@ -229,6 +230,8 @@ def _headline(run: RunRecord) -> str:
 
 
 def _show(console: Console, run: RunRecord, command: str, trainings: Sequence[Training]) -> None:
+    from dadpo_bench.history.runs import state_of
+
     _say(console, f"run {run.id}: {_headline(run)}")
     console.print("\n[bold]to repeat it[/bold]")
     _say(console, f"  {command or 'its arguments were not noted'}")
@@ -243,9 +246,10 @@ def _show(console: Console, run: RunRecord, command: str, trainings: Sequence[Tr
             table.add_row(escape(printable(stage.stage)), lasting(stage.seconds), _memory(stage.peak_bytes))
         print_table(console, table)
     if run.activities:
-        console.print("\n[bold]it is at[/bold], as it last told")
+        running = state_of(run, datetime.now(UTC)).running
+        console.print("\n[bold]it is at[/bold]" if running else "\n[bold]it was at[/bold], as it last told")
         for activity in run.activities:
-            _say(console, f"  {printable(activity.label)}: {activity.pace}")
+            _say(console, f"  {printable(activity.label)}: {activity.pace if running else activity.progress}")
     if not trainings:
         _say(console, "\nno trainings yet: contestants are entered when they have answered held-out prompts")
     for training in trainings:

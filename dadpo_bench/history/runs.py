@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dadpo_bench.counts import lasting
+from dadpo_bench.counts import lasting, pace
 from dadpo_bench.errors import UserError
-from dadpo_bench.history.values import in_utc, mapping, texts
+from dadpo_bench.history.values import count, in_utc, mapping, texts
 from dadpo_bench.registry import unknown
 from dadpo_bench.stages import Stage
 from dadpo_bench.store import schema
@@ -40,31 +40,46 @@ class Activity(NamedTuple):
 
     label: str
     unit: str
+    behind: int
+    """Done by a process before it."""
     done: int
+    """Those among them."""
     total: int
+    """0 where it is not known yet."""
     began: datetime
     updated: datetime
+    ended: bool
+    """Whether the run stopped here, and told so."""
     derivation_key: str | None
     """Of a training; its curves are kept under it."""
 
     @property
     def rate(self) -> float | None:
         """Units a second; None before there is one."""
-        seconds = (self.updated - self.began).total_seconds()
-        return self.done / seconds if self.done and seconds > 0 else None
+        seconds, fresh = (self.updated - self.began).total_seconds(), self.done - self.behind
+        return fresh / seconds if fresh > 0 and seconds > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
         """At this rate."""
-        return (self.total - self.done) / self.rate if self.rate else None
+        return max(0, self.total - self.done) / self.rate if self.rate and self.total else None
+
+    @property
+    def progress(self) -> str:
+        """How much of how much is done."""
+        return f"{self.done:,} of {self.total:,} {self.unit}" if self.total else "not begun"
 
     @property
     def pace(self) -> str:
-        """How much of how much is done, how fast, and the time left; of stages their number."""
-        done = f"{self.done:,} of {self.total:,} {self.unit}"
+        """`progress`, how fast, and the time left; of stages their number."""
         if self.unit == STAGES or self.rate is None or self.seconds_left is None:
-            return done
-        return f"{done}, {self.rate:,.1f}/s, {lasting(self.seconds_left)} left"
+            return self.progress
+        return f"{self.progress}, {pace(self.rate)}, {lasting(self.seconds_left)} left"
+
+    def as_data(self) -> dict[str, Any]:
+        """For machines."""
+        moments = {"began": self.began.isoformat(), "updated": self.updated.isoformat()}
+        return {**self._asdict(), **moments, "rate": self.rate, "seconds_left": self.seconds_left}
 
 
 class State(NamedTuple):
@@ -145,19 +160,7 @@ class RunRecord:
             "seeds": self.seeds,
             "judge": self.judge,
             "state": state_of(self, datetime.now(UTC))._asdict(),
-            "activities": [
-                {
-                    "label": a.label,
-                    "unit": a.unit,
-                    "done": a.done,
-                    "total": a.total,
-                    "began": a.began.isoformat(),
-                    "updated": a.updated.isoformat(),
-                    "rate": a.rate,
-                    "seconds_left": a.seconds_left,
-                }
-                for a in self.activities
-            ],
+            "activities": [activity.as_data() for activity in self.activities],
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
             "protocol": self.protocol_key,
@@ -173,9 +176,10 @@ def runs_of(session: Session) -> list[RunRecord]:
     activities: dict[int, list[Activity]] = defaultdict(list)
     noted = select(schema.Activity).order_by(schema.Activity.run_id, schema.Activity.position)
     for one in session.scalars(noted):
+        behind, done, total = (count(figure) or 0 for figure in (one.behind, one.done, one.total))
         began, updated = in_utc(one.began), in_utc(one.updated)
         activities[one.run_id].append(
-            Activity(one.label, one.unit, one.done, one.total, began, updated, one.derivation_key)
+            Activity(one.label, one.unit, behind, done, total, began, updated, one.ended, one.derivation_key)
         )
     rows = session.scalars(select(schema.Run).order_by(schema.Run.id)).all()
     return [
@@ -216,8 +220,9 @@ def state_of(run: RunRecord, now: datetime | None = None) -> State:
     if run.finished:
         return State(True, last)
     if run.activities:
-        at, silence = run.activities[0], timedelta(seconds=SILENCE)
-        running = now is not None and now - at.updated < silence
-        return State(False, at.label, run.followed or (now is not None and not running), running)
+        at, most = run.activities[0], timedelta(seconds=SILENCE)
+        running = not at.ended and now is not None and abs(now - at.updated) < most
+        left = at.ended or run.followed or now is not None
+        return State(False, at.label, left and not running, running)
     following = known[known.index(last) + 1 :] if last in known else known
     return State(False, next(iter(following), last), run.followed)

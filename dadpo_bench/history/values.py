@@ -18,7 +18,7 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def by_path(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """What `flat` is made of."""
+    """The parts of nested settings that are not null or empty, by their keys from the outermost one on."""
     if isinstance(value, Mapping) and len(path) < _DEEPEST:
         for key, part in value.items():
             yield from by_path(part, (*path, str(key)))

@@ -112,7 +112,8 @@ def _markdown(section: Section, heading: str, note: str) -> list[str]:
         lines += _differences(section)
     if section.canary_rows:
         lines += ["### Canaries, against dSFT", "", "A usable judge ranks them low: upper bound below 50.", ""]
-        lines += _table(CANARY, [row for row in section.canary_rows if row["category"] is None])
+        whole = [row for row in section.canary_rows if row["category"] is None]
+        lines += [line.replace("| no |", "| **no** |") for line in _table(CANARY, whole)]
     return lines
 
 

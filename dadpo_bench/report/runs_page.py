@@ -25,8 +25,9 @@ class Underway(NamedTuple):
     state: str
     heard: str
     """When it last told, UTC."""
+    running: bool
     activities: list[tuple[str, int, int, str]]
-    """What it is at, how much of how much is done, and how fast."""
+    """What it is at, how much of how much is done, and how fast. Of one that was stopped, what it was at."""
 
 
 def context(session: Session, now: datetime | None) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def context(session: Session, now: datetime | None) -> dict[str, Any]:
             "name": run.name,
             "started": f"{run.started:%Y-%m-%d %H:%M:%S}",
             "state": str(state_of(run, now)),
-            "underway": _underway(run, now) if run.activities else None,
+            "underway": _underway(run, now) if run.activities and not state_of(run, now).running else None,
             "command": command_of(run),
             "stages": [(s.stage, lasting(s.seconds), f"{s.peak_bytes / 1e9:.2f}") for s in run.stages],
         }
@@ -70,8 +71,9 @@ def kept(session: Session) -> list[tuple[str, str]]:
 
 def _underway(run: RunRecord, now: datetime | None) -> Underway:
     heard = f"{run.activities[0].updated:%Y-%m-%d %H:%M:%S}"
-    at = [(a.label, a.done, a.total, a.pace) for a in run.activities]
-    return Underway(run.id, run.name, str(state_of(run, now)), heard, at)
+    state = state_of(run, now)
+    at = [(a.label, a.done, a.total, a.pace if state.running else a.progress) for a in run.activities]
+    return Underway(run.id, run.name, str(state), heard, state.running, at)
 
 
 def _trainings(session: Session, runs: Sequence[RunRecord]) -> Iterator[Chart]:
@@ -81,5 +83,5 @@ def _trainings(session: Session, runs: Sequence[RunRecord]) -> Iterator[Chart]:
         for name in ("loss", "margin", "accuracy", "tokens_per_second"):
             if name in given:
                 line = Line("", list(given[name].steps), list(given[name].values), 0)
-                title = f"{labels.get(key, 'a training of before')}: {name.replace('_', ' ')}"
+                title = f"{labels.get(key, 'an earlier training')}: {name.replace('_', ' ')}"
                 yield curves(title, "", [line])

@@ -6,12 +6,9 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -22,10 +19,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dadpo_bench.history.runs import RunRecord, runs_of, state_of
 from dadpo_bench.report.search import Search
 from dadpo_bench.report.site import STATIC, Site
-from dadpo_bench.store import Store, schema
+from dadpo_bench.report.stamp import Stamp, stamp_of
+from dadpo_bench.store import Store
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -48,47 +45,46 @@ class Now:
         self._session: Session | None = None
         self._site: Site | None = None
         self._search: Search | None = None
-        self.version = ""
+        self._files = ""
+        self.stamp = Stamp("", "")
         self._due = 0.0
-        self._running: list[RunRecord] = []
 
-    def _stamp(self) -> str:
-        """Changes with the store: file times where it is a file, else counts."""
+    def _changed(self) -> bool:
+        """Whether anything may have been written. A server's database is asked each time."""
         path = self._store.path
-        if path is not None:
-            files = (path, path.with_name(f"{path.name}-wal"))
-            return "-".join(str(f.stat().st_mtime_ns) for f in files if f.exists())
-        rows: tuple[Any, ...] = (schema.Verdict, schema.Rating, schema.Response, schema.Metric, schema.StageTime)
-        rows += (schema.Score, schema.Run, schema.Run.finished)
-        with self._store.read() as session:
-            return "-".join(str(session.scalar(select(func.count(row)))) for row in map(_counted, rows))
-
-    def _silent(self) -> bool:
-        """Whether a run that the site shows as running was not heard of for long: nothing else would change."""
-        return any(not state_of(run, datetime.now(UTC)).running for run in self._running)
+        if path is None:
+            return True
+        files = (path, path.with_name(f"{path.name}-wal"))
+        before, self._files = self._files, "-".join(str(f.stat().st_mtime_ns) for f in files if f.exists())
+        return before != self._files
 
     @contextmanager
     def site(self) -> Iterator[Site]:
-        """The site, made anew where the store has changed and that is due."""
+        """The site, made anew where what it shows has changed and that is due."""
         with self._lock:
-            stamp = self._stamp() + ("-still" if self._silent() else "")
-            if self._site is None or (stamp != self.version and time.monotonic() >= self._due):
-                if self._session is not None:
-                    self._session.close()
+            if self._site is None or (time.monotonic() >= self._due and (self._changed() or self._site.silent)):
                 began = time.monotonic()
-                self._session = Session(self._store.engine, expire_on_commit=False)
-                name = self._store.path.name if self._store.path else "a team store"
-                self._site, self._search, self.version = Site(self._session, name, live=stamp), None, stamp
-                now = datetime.now(UTC)
-                self._running = [run for run in runs_of(self._session) if state_of(run, now).running]
-                _ = self._site.comparisons
-                took = time.monotonic() - began
-                self._due = time.monotonic() + max(_REST, 4 * took)
+                with self._store.read() as session:
+                    stamp = stamp_of(session)
+                if self._site is None or stamp != self.stamp:
+                    self._make(stamp)
+                self._due = time.monotonic() + max(_REST, 4 * (time.monotonic() - began))
+            assert self._site is not None
             try:
                 yield self._site
             finally:
                 # A snapshot that is held keeps SQLite from tidying its log. What was read stays.
                 self._site.session.commit()
+
+    def _make(self, stamp: Stamp) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session = Session(self._store.engine, expire_on_commit=False)
+        name = self._store.path.name if self._store.path else "a team store"
+        if self._search is not None and stamp.judged != self.stamp.judged:
+            self._search = None
+        self._site, self.stamp = Site(self._session, name, live=stamp), stamp
+        _ = self._site.comparisons
 
     def found(self, query: str) -> list[str]:
         """Keys of comparisons; see `Search`."""
@@ -96,11 +92,6 @@ class Now:
             if self._search is None:
                 self._search = Search(site.session, site.comparisons)
             return self._search.found(query)
-
-
-def _counted(row: Any) -> Any:
-    """A column to count: of a table its first, which is never null."""
-    return row if not hasattr(row, "__table__") else row.__table__.columns.values()[0]
 
 
 class _KnownHosts:
@@ -140,12 +131,12 @@ def app_of(store: Store, names: Collection[str]) -> Starlette:
     async def pages(request: Request) -> Response:
         return await run_in_threadpool(page, request.path_params["path"])
 
-    def version() -> str:
-        with now.site():
-            return now.version
+    def current() -> dict[str, str]:
+        with now.site() as site:
+            return {**now.stamp._asdict(), "underway": site.underway()}
 
     async def live(request: Request) -> Response:
-        return JSONResponse({"version": await run_in_threadpool(version)}, headers=HEADERS)
+        return JSONResponse(await run_in_threadpool(current), headers=HEADERS)
 
     async def search(request: Request) -> Response:
         query = request.query_params.get("q", "")[:400]

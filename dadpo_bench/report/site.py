@@ -19,6 +19,7 @@ from dadpo_bench.report import judges, overview, provenance, runs_page
 from dadpo_bench.report.comparisons import Comparison, comparisons_of
 from dadpo_bench.report.methods import Methods
 from dadpo_bench.report.parts import Part, index_of, part_data, parts_of
+from dadpo_bench.report.stamp import Stamp
 from dadpo_bench.report.text import visible
 from dadpo_bench.store import judged_boards
 
@@ -45,11 +46,12 @@ _CALL = "dadpo"
 class Site:
     """The report of what a store holds now. `session` is read from as long as pages are asked for.
 
-    `live` pages ask their server, and nobody else, whether they are old: it is the version that they are of.
+    `live` pages ask their server, and nobody else, whether they are old: it is the stamp that they are of.
     """
 
-    def __init__(self, session: Session, name: str, *, live: str = "") -> None:
+    def __init__(self, session: Session, name: str, *, live: Stamp | None = None) -> None:
         self.session, self._name, self._live = session, name, live
+        self._heard = {run.id for run in runs_page.running(session, datetime.now(UTC))} if live else set()
 
     @cached_property
     def sections(self) -> list[Section]:
@@ -68,9 +70,9 @@ class Site:
         methods = Methods(self.session, self.sections)
         parts = parts_of(self.comparisons)
         contexts: dict[str, Callable[[], Mapping[str, Any]]] = {
-            "index.html": lambda: {"running": self._running(), **overview.context(self.sections, methods.pages)},
+            "index.html": lambda: {"underway": self.underway(), **overview.context(self.sections, methods.pages)},
             "comparisons.html": dict,
-            "runs.html": lambda: runs_page.context(self.session, datetime.now(UTC) if self._live else None),
+            "runs.html": lambda: {"underway": self.underway(), **runs_page.context(self.session, self._now)},
             "judges.html": lambda: judges.context(self.session, self.sections),
             "provenance.html": lambda: provenance.context(self.session, self.sections),
         }
@@ -85,8 +87,21 @@ class Site:
             **{part.path: partial(self._part, part) for part in parts},
         }
 
-    def _running(self) -> list[runs_page.Underway]:
-        return runs_page.running(self.session, datetime.now(UTC)) if self._live else []
+    @property
+    def _now(self) -> datetime | None:
+        return datetime.now(UTC) if self._live else None
+
+    @property
+    def silent(self) -> bool:
+        """Whether a run that was heard of when this was made is heard of no longer."""
+        return bool(self._heard - {run.id for run in runs_page.running(self.session, datetime.now(UTC))})
+
+    def underway(self) -> str:
+        """What the runs of a living store are at, as HTML; empty of any other."""
+        if not self._live:
+            return ""
+        going = runs_page.running(self.session, datetime.now(UTC))
+        return _environment().get_template("underway.html.j2").render(runs=going)
 
     def content(self, path: str) -> str:
         """What is at a path. Raises `KeyError` where nothing is."""
@@ -102,7 +117,7 @@ class Site:
             .render(
                 path=path,
                 pages=_PAGES,
-                live=self._live,
+                live=(self._live.judged if path == "comparisons.html" else self._live.version) if self._live else "",
                 title="dadpo-bench",
                 store=self._name,
                 version=__version__,

@@ -12,6 +12,9 @@ from dadpo_bench.types import Outcome
 
 Key = String(32)
 
+LABEL = 300
+"""Characters of an activity's label."""
+
 
 class Base(DeclarativeBase):
     """Declarative base; JSON columns hold what is shown, never what is searched."""
@@ -54,17 +57,26 @@ class StageTime(Base):
 
 
 class Activity(Base):
-    """What a run is at: its stage first, then every bar that is shown. Kept anew every two seconds, gone at its end."""
+    """What a run is at: its stage first, then every bar that is shown. Kept anew every two seconds.
+
+    Gone when it finishes; of one that did not, what it told last.
+    """
 
     __tablename__ = "activities"
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
-    label: Mapped[str] = mapped_column(String(300))
+    label: Mapped[str] = mapped_column(String(LABEL))
     unit: Mapped[str] = mapped_column(String(40))
+    behind: Mapped[int]
+    """Done before, by a process that this one goes on from."""
     done: Mapped[int]
+    """Those among them."""
     total: Mapped[int]
+    """0 where it is not known yet."""
     began: Mapped[datetime]
     updated: Mapped[datetime]
+    ended: Mapped[bool]
+    """Whether the run stopped with this note."""
     derivation_key: Mapped[str | None] = mapped_column(Key)
     """Of a training, whose metrics are kept under it."""
 

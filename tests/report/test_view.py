@@ -19,6 +19,7 @@ from dadpo_bench.history import runs
 from dadpo_bench.progress import silent
 from dadpo_bench.report import Site
 from dadpo_bench.report.serving import Now
+from dadpo_bench.report.stamp import Stamp
 from dadpo_bench.stages import Stage
 from dadpo_bench.store import open_store, schema
 from dadpo_bench.watching import Watched
@@ -65,7 +66,7 @@ def test_other_names_for_this_address_are_refused(served: str, host: str, answer
 def test_what_a_judge_has_said_is_there_before_it_is_scored(store: Path) -> None:
     with closing(open_store(str(store))) as opened, opened.read() as session:
         session.execute(delete(schema.Score))
-        site = Site(session, "x", live="1")
+        site = Site(session, "x", live=Stamp("1", "1"))
         assert len(site.comparisons) == 1_520
         assert "dadpo" in site.content("index.html")
         session.rollback()
@@ -162,18 +163,18 @@ def test_what_a_run_is_at_is_shown_until_it_falls_silent(store: Path, monkeypatc
         reporter = silent()
         with reporter.bar("train mine, seed 4", 1, "steps", "d" * 32) as bar:
             bar.reach(3, 12)
-            Watched(opened, 78, reporter).enter(Stage.train)
+            Watched(opened, 78, reporter, list(Stage)).enter(Stage.train)
         with opened.write() as session:
             session.add(schema.Metric(derivation_key="d" * 32, step=1, values={"loss": 2.5}))
         now = Now(opened)
         with now.site() as site:
-            version, page = now.version, site.content("index.html")
+            version, page = now.stamp.version, site.content("index.html")
             assert "mine: running, at train" in page
             assert '<progress max="12" value="3" aria-label="train mine, seed 4">' in page
             assert "train mine, seed 4: loss" in site.content("runs.html")
         monkeypatch.setattr(runs, "SILENCE", 0.0)
         monkeypatch.setattr(now, "_due", 0.0)
         with now.site() as site:
-            assert now.version != version
+            assert now.stamp.version != version
             assert "mine: running" not in site.content("index.html")
             assert "stopped, at train" in site.content("runs.html")

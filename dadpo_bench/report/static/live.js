@@ -6,12 +6,15 @@
 
   async function refresh() {
     try {
-      const now = (await (await fetch("live.json")).json()).version;
+      const told = await (await fetch("live.json")).json();
+      const now = typeof dadpo === "undefined" ? told.version : told.judged;
       if (now !== version) {
         if (typeof dadpo === "undefined") await replace();
         else dadpo.reload();
       }
       version = now;
+      const box = document.querySelector("[data-underway]");
+      if (box) box.replaceChildren(...parsed(told.underway).body.childNodes);
       document.body.classList.remove("gone");
     } catch {
       document.body.classList.add("gone"); // the server was stopped: the page stays as it is
@@ -19,9 +22,11 @@
     setTimeout(refresh, EVERY);
   }
 
+  const parsed = (html) => new DOMParser().parseFromString(html, "text/html"); // the server's own, escaped there
+
   async function replace() {
     const opened = [...document.querySelectorAll("main details")].map((each) => each.open);
-    const fresh = new DOMParser().parseFromString(await (await fetch(location.pathname)).text(), "text/html");
+    const fresh = parsed(await (await fetch(location.pathname)).text());
     document.querySelector("main").replaceWith(document.adoptNode(fresh.querySelector("main")));
     document.querySelectorAll("main details").forEach((each, at) => { each.open = opened[at] ?? false; });
   }

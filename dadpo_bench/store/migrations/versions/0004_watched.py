@@ -16,10 +16,12 @@ def upgrade() -> None:
         sa.Column("position", sa.Integer(), primary_key=True),
         sa.Column("label", sa.String(300), nullable=False),
         sa.Column("unit", sa.String(40), nullable=False),
+        sa.Column("behind", sa.Integer(), nullable=False),
         sa.Column("done", sa.Integer(), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("began", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended", sa.Boolean(), nullable=False),
         sa.Column("derivation_key", sa.String(32), nullable=True),
     )
     op.add_column("responses", sa.Column("seconds", sa.Double(), nullable=True))
