@@ -58,7 +58,10 @@ class _Now:
         rows: tuple[Any, ...] = (schema.Verdict, schema.Rating, schema.Response, schema.Metric, schema.StageTime)
         rows += (schema.Score, schema.Run, schema.Run.finished)
         with self._store.read() as session:
-            return "-".join(str(session.scalar(select(func.count(row)))) for row in map(_counted, rows))
+            stages = session.scalar(select(func.max(schema.Activity.updated)))
+            return "-".join(
+                [*(str(session.scalar(select(func.count(row)))) for row in map(_counted, rows)), str(stages)]
+            )
 
     @contextmanager
     def site(self) -> Iterator[Site]:
