@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
+from sqlalchemy.engine import URL, make_url
 
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.stored import join_tasks
@@ -74,14 +75,19 @@ def merge(sources: Sequence[str], into: str, *, keep_first: bool = False, report
 
 
 def _refuse_itself(sources: Sequence[Store], into: str) -> None:
+    file = store_file(into)
     for source in sources:
-        file = store_file(into)
-        if (file is not None and source.path is not None and file.exists() and file.samefile(source.path)) or (
-            file is None
-            and source.path is None
-            and str(source.engine.url).partition("://")[2] == into.partition("://")[2]
-        ):
+        if source.path is None or file is None:
+            same = source.path is file is None and _place(source.engine.url) == _place(make_url(into))
+        else:
+            same = file.exists() and file.samefile(source.path)
+        if same:
             raise UserError(f"{source.name} is merged into itself; name another store after --into")
+
+
+def _place(url: URL) -> tuple[object, ...]:
+    """Which database, whoever asks for it and by which driver."""
+    return url.host, url.port, url.database, url.query
 
 
 def _remove(file: Path) -> None:

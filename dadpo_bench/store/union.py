@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import JSON, TableValuedAlias, Text, and_, delete, func, literal, select
 from sqlalchemy import Row as SQLRow
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import KeyedColumnElement
 
@@ -132,15 +133,21 @@ class Union:
             self._told(len(rows))
 
     def _held(self, table: type[schema.Base], rows: Sequence[Row]) -> dict[tuple[Any, ...], Row]:
-        keys = _keys(table)
-        found = _rows(self._into.execute(select(table.__table__).where(_among(keys, rows))))
-        return {_place(row, keys): row for row in found}
+        """By key, the rows that are there under the keys of these."""
+        keys, query = _keys(table), select(table.__table__)
+        places = [_place(row, keys) for row in rows]
+        if len(keys) == 1:
+            query = query.where(keys[0].in_([place[0] for place in places]))
+        else:  # as one parameter, joined: for rows IN (VALUES …) SQLite scans the table, and PostgreSQL plans long
+            wanted, part = _wanted(self._into, json.dumps(places))
+            query = query.join(wanted, and_(*(key == part(number, key) for number, key in enumerate(keys))))
+        return {_place(row, keys): row for row in _rows(self._into.execute(query))}
 
     def _tell(self, same: Sameness, source: Part, ours: Row, theirs: Row, columns: Sequence[str]) -> None:
         if self.counts.contested[same.table.__tablename__] > MOST:
             return
         keys = _keys(same.table)
-        query = select(same.table.__table__).where(_among(keys, [ours]))
+        query = select(same.table.__table__).where(and_(*(key == ours[key.name] for key in keys)))
         for part in self._parts:
             there = _rows(part.session.execute(query))
             if there and all(there[0][name] == ours[name] for name in same.compared):
@@ -212,10 +219,13 @@ def _place(row: Row, keys: Sequence[KeyedColumnElement[Any]]) -> tuple[Any, ...]
     return tuple(row[key.name] for key in keys)
 
 
-def _among(keys: Sequence[KeyedColumnElement[Any]], rows: Sequence[Row]) -> ColumnElement[bool]:
-    if len(keys) == 1:
-        return keys[0].in_([row[keys[0].name] for row in rows])
-    return tuple_(*keys).in_([_place(row, keys) for row in rows])
+def _wanted(session: Session, places: str) -> tuple[TableValuedAlias, Callable[[int, KeyedColumnElement[Any]], Any]]:
+    """A JSON array of keys as a table, and what gives the part of a key that stands for a column."""
+    if session.get_bind().dialect.name == "postgresql":
+        found = func.json_array_elements(sql_cast(literal(places, Text), JSON)).table_valued("value")
+        return found, lambda number, key: sql_cast(found.c.value.op("->>")(number), key.type)
+    found = func.json_each(places).table_valued("value")
+    return found, lambda number, _: func.json_extract(found.c.value, f"$[{number}]")
 
 
 def _steps(session: Session) -> dict[str, int]:

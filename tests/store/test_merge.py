@@ -17,6 +17,7 @@ from dadpo_bench.leaderboard import render
 from dadpo_bench.runs import runs_of
 from dadpo_bench.store import insert_missing, open_store, publish, schema
 from dadpo_bench.store.sameness import SAMENESS
+from tests.postgres import Server
 from tests.store.members import DAY, member
 
 
@@ -216,6 +217,14 @@ def test_a_store_is_not_merged_into_itself(two: tuple[str, str], tmp_path: Path)
     (tmp_path / "link.sqlite3").symlink_to(two[0])
     result = merge(tmp_path / "link.sqlite3", "--into", two[0])
     assert (result.exit_code, "merged into itself" in result.stderr) == (2, True)
+
+
+def test_nor_is_a_database_by_another_of_its_addresses(postgres: Server) -> None:
+    address = postgres.database()
+    open_store(address).close()
+    result = merge(address.replace("+psycopg", ""), "--into", address.replace("postgres:@", "postgres:secret@"))
+    assert (result.exit_code, "merged into itself" in result.stderr) == (2, True)
+    assert "secret" not in result.output
 
 
 def test_a_merge_that_is_killed_half_way_leaves_the_store_as_it_was(
