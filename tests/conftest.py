@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.postgres import Server, server
 from tests.tiny import build_tiny_model
 
 # Few cores serve many processes here; spinning threads only slow each other down, in the programs started too.
@@ -34,6 +35,23 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         build_tiny_model(tmp_path_factory.mktemp("teacher"), hidden=64, seed=1),
         build_tiny_model(tmp_path_factory.mktemp("student"), hidden=32, seed=2),
     )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server; tests that want it are skipped where it is not installed."""
+    with server() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What to type after `--store` for a store that is not there yet: once a file, once a server's database."""
+    monkeypatch.chdir(tmp_path)  # a server's board is written into `results`
+    if request.param == "sqlite":
+        return str(tmp_path / "x.sqlite3")
+    running: Server = request.getfixturevalue("postgres")
+    return running.database()
 
 
 @pytest.fixture

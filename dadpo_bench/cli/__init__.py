@@ -12,6 +12,7 @@ from dadpo_bench.cli import (
     exchange,
     judge_eval,
     listing,
+    merge,
     plan,
     power,
     report,
@@ -40,6 +41,7 @@ _GROUPS = (
     runs,
     power,
     exchange,
+    merge,
     db,
 )
 

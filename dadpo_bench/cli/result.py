@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,23 +39,23 @@ def show_result(console: Console, store: Store, protocol_key: str, judge: str, a
         for warning in section.warnings:
             console.print(f"  {warning}", markup=False, highlight=False)
     console.print()
-    for label, path in (
-        ("board", store.board),
-        ("store", Path(store.name)),
-        ("checkpoints", store.artefacts),
+    for label, place in (
+        ("board", relative(store.board)),
+        ("store", _typed(store)),
+        ("checkpoints", relative(store.artefacts)),
     ):
-        console.print(f"{label:<12} {relative(path)}", markup=False, highlight=False, soft_wrap=True)
-    for name, place in _checkpoints(store, protocol_key):
-        console.print(f"  {name:<10} {relative(place)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{label:<12} {place}", markup=False, highlight=False, soft_wrap=True)
+    for name, directory in _checkpoints(store, protocol_key):
+        console.print(f"  {name:<10} {relative(directory)}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nlook at every answer: pages to open or to send, or served while a run goes on")
-    where = "" if store.name == str(DEFAULT_STORE) else f" --store {relative(Path(store.name))}"
+    where = "" if store.name == str(DEFAULT_STORE) else f" --store {shlex.quote(_typed(store))}"
     for command in ("report", "view"):
         console.print(f"  dadpo-bench {command}{where}", markup=False, highlight=False, soft_wrap=True)
     console.print("next: all methods, with the variance between seeds")
     console.print(f"  {again}", markup=False, highlight=False, soft_wrap=True)
     if reference:
         console.print("or compare these rows with the reference")
-        console.print(f"  dadpo-bench check --store {relative(Path(store.name))}", markup=False, highlight=False)
+        console.print(f"  dadpo-bench check --store {_typed(store)}", markup=False, highlight=False)
 
 
 def show_ranking(console: Console, store: Store, protocol_key: str, judge_key: str, *, as_json: bool) -> None:
@@ -70,8 +71,13 @@ def show_ranking(console: Console, store: Store, protocol_key: str, judge_key: s
         for warning in section.warnings:
             console.print(f"  {warning}", markup=False, highlight=False, soft_wrap=True)
     console.print()
-    for label, path in (("board", store.board), ("store", Path(store.name))):
-        console.print(f"{label:<12} {relative(path)}", markup=False, highlight=False, soft_wrap=True)
+    for label, place in (("board", relative(store.board)), ("store", _typed(store))):
+        console.print(f"{label:<12} {place}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _typed(store: Store) -> str:
+    """A store as one would type it here, but for a password."""
+    return relative(store.path) if store.path else store.name
 
 
 def _sections(store: Store, protocol_key: str, judge: str) -> list[Section]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, and_, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
@@ -148,11 +148,57 @@ def settled(session: Session, protocol_key: str, task: Task) -> tuple[Task, dict
         for p in known.prompts:
             if (now := own[p.asks].key) != p.key:
                 session.execute(place.where(schema.Answer.prompt_key == p.key).values(prompt_key=now))
+        _drop_repeated(session, protocol_key, key, grown.key)
         session.execute(place.values(task_key=grown.key))
         kl = update(schema.ContestantDivergence).where(schema.ContestantDivergence.contestant_key.in_(standing))
         session.execute(kl.where(schema.ContestantDivergence.task_key == key).values(task_key=grown.key))
         _move_scores(session, protocol_key, key, grown.key)
     return grown, {p.key: own[p.asks] for p in task.prompts}
+
+
+def join_tasks(session: Session, protocol_key: str) -> None:
+    """Make one task of those of one name and split that a board has since two stores were merged; see `settled`."""
+    query = (
+        select(schema.Task)
+        .join(schema.Answer, schema.Answer.task_key == schema.Task.key)
+        .join(schema.Contestant, schema.Contestant.key == schema.Answer.contestant_key)
+        .where(schema.Contestant.protocol_key == protocol_key)
+        .order_by(schema.Task.key)
+        .distinct()
+    )
+    apart: dict[tuple[str, str], list[schema.Task]] = {}
+    for row in session.scalars(query):
+        apart.setdefault((row.name, row.split), []).append(row)
+    for first, *others in apart.values():
+        if others:
+            prompts = _prompts(session, first.key)
+            settled(
+                session, protocol_key, Task(name=first.name, domain=first.domain, split=first.split, prompts=prompts)
+            )
+
+
+def _drop_repeated(session: Session, protocol_key: str, before: str, now: str) -> None:
+    """Of what is to move from one task to another, drop what is there already: answers, KL.
+
+    Raises `UserError` where somebody answered otherwise there.
+    """
+    moving, there = aliased(schema.Answer), aliased(schema.Answer)
+    places = (moving.contestant_key == there.contestant_key, moving.prompt_key == there.prompt_key)
+    answers = (
+        select(moving, there.response_key, schema.Contestant.name)
+        .join(there, and_(*places))
+        .join(schema.Contestant, schema.Contestant.key == moving.contestant_key)
+        .where(moving.task_key == before, there.task_key == now, schema.Contestant.protocol_key == protocol_key)
+    )
+    for answer, response_key, name in session.execute(answers).all():
+        if answer.response_key != response_key:
+            raise UserError(f"the board has two answers of '{name}' to one prompt; give one of them another name")
+        session.delete(answer)
+    old, new = aliased(schema.ContestantDivergence), aliased(schema.ContestantDivergence)
+    measured = select(old).join(new, old.contestant_key == new.contestant_key)
+    for divergence in session.scalars(measured.where(old.task_key == before, new.task_key == now)).all():
+        session.delete(divergence)
+    session.flush()
 
 
 def asked_on(session: Session, protocol_key: str) -> set[tuple[str, tuple[str, ...]]]:

@@ -168,7 +168,7 @@ class RunRecord:
 
 
 def runs_of(session: Session) -> list[RunRecord]:
-    """All runs of a store, the first one first; none where it was only imported into."""
+    """All runs of a store, by when they began; none where it was only imported into."""
     stages: dict[int, list[StageRecord]] = defaultdict(list)
     times = select(schema.StageTime).order_by(schema.StageTime.run_id, schema.StageTime.position)
     for row in session.scalars(times):
@@ -181,7 +181,7 @@ def runs_of(session: Session) -> list[RunRecord]:
         activities[one.run_id].append(
             Activity(one.label, one.unit, behind, done, total, began, updated, one.ended, one.derivation_key)
         )
-    rows = session.scalars(select(schema.Run).order_by(schema.Run.id)).all()
+    rows = session.scalars(select(schema.Run).order_by(schema.Run.started, schema.Run.id)).all()
     return [
         RunRecord(
             row.id,

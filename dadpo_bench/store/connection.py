@@ -24,6 +24,7 @@ from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_r
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.places import COMMITTED_STORES
 from dadpo_bench.store import schema
+from dadpo_bench.store.columns import read_json, write_json
 
 _BUSY_SECONDS = 120
 _PUBLISHED = 0xDAD0
@@ -69,13 +70,14 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that only reads."""
-        with _plainly(self.name), Session(self.engine) as session:
+        """A session that only reads, and sees the store as it was when it began."""
+        engine = self.engine if self.path else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        with _plainly(self.name), Session(engine) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that holds SQLite's write lock from its start and commits at its end."""
+        """A session that is the only one to write from its start, and commits at its end."""
         if self.published:
             why = "is a published store, or one without permission, and is never written"
             raise UserError(f"{self.name} {why}; choose another --store")
@@ -109,15 +111,16 @@ def _plainly(name: str) -> Iterator[None]:
         raise
 
 
-def open_store(where: str, *, create: bool = True) -> Store:
+def open_store(where: str, *, create: bool = True, upgrade: bool = True) -> Store:
     """Open a file path or SQLAlchemy URL, creating and migrating it where needed.
 
     Raises `UserError` for a store that is missing (unless `create`), corrupted, unwritable, or made by a
-    newer version of this program. An older store is upgraded after a backup copy was made beside it.
+    newer version of this program. An older store is upgraded after a backup copy was made beside it; without
+    `upgrade` it is refused.
     """
     path = store_file(where)
     if path is None:
-        return _open_server(where, create=create)
+        return _open_server(where, create=create, upgrade=upgrade)
     if not path.exists():
         if not create:
             raise UserError(f"no store at {path}; `dadpo-bench run` makes one")
@@ -131,7 +134,7 @@ def open_store(where: str, *, create: bool = True) -> Store:
         only_read = not create and not _writable(path)
         published = only_read or (path.exists() and _application_id(path) == _PUBLISHED)
         store = Store(_sqlite_engine(path, published=published), path, published=published)
-        _migrate(store, create=create)
+        _migrate(store, create=create, upgrade=upgrade)
     return store
 
 
@@ -162,22 +165,37 @@ def store_file(where: str) -> Path | None:
     return path
 
 
-def _open_server(url: str, *, create: bool) -> Store:
+def _open_server(url: str, *, create: bool, upgrade: bool) -> Store:
+    kind = url.partition("://")[0]
     try:
-        make_url(url)
-        engine = create_engine(url)
-        store = Store(engine, None, published=False)
-        _migrate(store, create=create)
+        store = Store(_server_engine(url), None, published=False)
+        _migrate(store, create=create, upgrade=upgrade)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"--store {url.partition('://')[0]}://…: its driver is missing: pip install {error.name}"
-        ) from error
+        what = "'dadpo-bench[postgresql]'" if error.name == "psycopg" else error.name
+        raise UserError(f"--store {kind}://…: its driver is missing: pip install {what}") from error
     except ArgumentError as error:
-        raise UserError(f"--store {url.partition('://')[0]}://…: {error}") from error
+        raise UserError(f"--store {kind}://…: {error}") from error
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise UserError(f"--store {make_url(url).render_as_string(hide_password=True)}: {reason}") from error
     return store
+
+
+def _server_engine(url: str) -> Engine:
+    made = make_url(url)
+    if made.get_backend_name() != "postgresql":
+        raise UserError(f"--store {made.drivername}://…: a store is a SQLite file or a PostgreSQL database")
+    if made.drivername == "postgresql":  # the driver of the extra, not SQLAlchemy's default
+        made = made.set(drivername="postgresql+psycopg")
+    engine = create_engine(made, json_serializer=write_json, json_deserializer=read_json)
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        # One writer at a time, as with SQLite: what is read before it is written cannot have changed meanwhile.
+        if connection.get_execution_options().get("writing", False):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PUBLISHED})")
+
+    return engine
 
 
 def _application_id(path: Path) -> int:
@@ -233,7 +251,7 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _migrate(store: Store, *, create: bool) -> None:
+def _migrate(store: Store, *, create: bool, upgrade: bool = True) -> None:
     """Bring the schema to this program's version; a published or newer store is refused instead."""
     scripts = ScriptDirectory.from_config(_alembic())
     with store.engine.connect() as connection:
@@ -250,9 +268,10 @@ def _migrate(store: Store, *, create: bool) -> None:
         raise UserError(
             f"{store.name} was made by a newer dadpo-bench (schema {revision}); upgrade this program to read it"
         )
-    if store.published:
+    if store.published or not (upgrade or revision is None):
+        made = "published" if store.published else "made"
         raise UserError(
-            f"{store.name} was published by an older dadpo-bench (schema {revision}); to read it: "
+            f"{store.name} was {made} by an older dadpo-bench (schema {revision}); to read it: "
             f"dadpo-bench db upgrade --store {store.name}"
         )
     if revision is not None and store.path is not None:

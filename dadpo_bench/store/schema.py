@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from dadpo_bench.store.columns import Moment, words
 from dadpo_bench.types import Outcome
 
 Key = String(32)
@@ -19,7 +20,7 @@ LABEL = 300
 class Base(DeclarativeBase):
     """Declarative base; JSON columns hold what is shown, never what is searched."""
 
-    type_annotation_map: ClassVar = {dict[str, Any]: JSON, list[Any]: JSON, datetime: DateTime(timezone=True)}
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, list[Any]: JSON, datetime: Moment()}
 
 
 class Protocol(Base):
@@ -27,7 +28,7 @@ class Protocol(Base):
 
     __tablename__ = "protocols"
     key: Mapped[str] = mapped_column(Key, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(words(200))
     settings: Mapped[dict[str, Any]]
 
 
@@ -65,7 +66,7 @@ class Activity(Base):
     __tablename__ = "activities"
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
-    label: Mapped[str] = mapped_column(String(LABEL))
+    label: Mapped[str] = mapped_column(words(LABEL))
     unit: Mapped[str] = mapped_column(String(40))
     behind: Mapped[int]
     """Done before, by a process that this one goes on from."""
@@ -86,7 +87,7 @@ class Model(Base):
 
     __tablename__ = "models"
     key: Mapped[str] = mapped_column(Key, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(words(200))
     parameters: Mapped[int]
     config: Mapped[dict[str, Any]]
 
@@ -119,7 +120,7 @@ class Prompt(Base):
     __tablename__ = "prompts"
     key: Mapped[str] = mapped_column(Key, primary_key=True)
     turns: Mapped[list[Any]]
-    system: Mapped[str] = mapped_column(Text)
+    system: Mapped[str] = mapped_column(words())
     reference: Mapped[list[Any]]
     """A right answer to each turn; empty where there is none."""
     checklist: Mapped[list[Any]]
@@ -130,7 +131,7 @@ class Task(Base):
 
     __tablename__ = "tasks"
     key: Mapped[str] = mapped_column(Key, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(words(200))
     domain: Mapped[str] = mapped_column(String(8))
     split: Mapped[str] = mapped_column(String(40))
 
@@ -142,8 +143,8 @@ class TaskPrompt(Base):
     task_key: Mapped[str] = mapped_column(ForeignKey("tasks.key"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     prompt_key: Mapped[str] = mapped_column(ForeignKey("prompts.key"))
-    prompt_id: Mapped[str] = mapped_column(String(200))
-    category: Mapped[str] = mapped_column(String(80))
+    prompt_id: Mapped[str] = mapped_column(words(200))
+    category: Mapped[str] = mapped_column(words(80))
 
 
 class Response(Base):
@@ -196,7 +197,7 @@ class Contestant(Base):
     __tablename__ = "contestants"
     key: Mapped[str] = mapped_column(Key, primary_key=True)
     protocol_key: Mapped[str] = mapped_column(ForeignKey("protocols.key"), index=True)
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(words(200))
     kind: Mapped[str] = mapped_column(String(20))
     """`teacher`, `student`, `method` or `canary`; `baseline` or `entrant` where nobody was trained."""
     seed: Mapped[int | None]
@@ -230,7 +231,7 @@ class Judge(Base):
 
     __tablename__ = "judges"
     key: Mapped[str] = mapped_column(Key, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(words(200))
     kind: Mapped[str] = mapped_column(String(20))
     proxy: Mapped[bool]
     identity: Mapped[dict[str, Any]]
@@ -239,10 +240,10 @@ class Judge(Base):
 class _Asked:
     """What is kept of every question to a judge: the columns of `types.Asked`."""
 
-    reason: Mapped[str] = mapped_column(String(200), default="")
-    raw: Mapped[str] = mapped_column(Text, default="")
-    resolved_model: Mapped[str] = mapped_column(String(200), default="")
-    fingerprint: Mapped[str] = mapped_column(String(200), default="")
+    reason: Mapped[str] = mapped_column(words(200), default="")
+    raw: Mapped[str] = mapped_column(words(), default="")
+    resolved_model: Mapped[str] = mapped_column(words(200), default="")
+    fingerprint: Mapped[str] = mapped_column(words(200), default="")
     tokens: Mapped[int] = mapped_column(default=0)
     answer_tokens: Mapped[int] = mapped_column(default=0)
     seconds: Mapped[float] = mapped_column(default=0.0)
@@ -285,7 +286,7 @@ class JudgeEvaluation(Base):
     judge_key: Mapped[str] = mapped_column(ForeignKey("judges.key"), primary_key=True)
     set_key: Mapped[str] = mapped_column(Key, primary_key=True)
     """Of the pairs and their labels, by content."""
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(words(200))
     made: Mapped[datetime]
     values: Mapped[dict[str, Any]]
 
@@ -297,8 +298,8 @@ class Score(Base):
     protocol_key: Mapped[str] = mapped_column(ForeignKey("protocols.key"), primary_key=True)
     judge_key: Mapped[str] = mapped_column(ForeignKey("judges.key"), primary_key=True)
     task_key: Mapped[str] = mapped_column(ForeignKey("tasks.key"), primary_key=True)
-    baseline: Mapped[str] = mapped_column(String(200), primary_key=True)
-    contestant: Mapped[str] = mapped_column(String(200), primary_key=True)
+    baseline: Mapped[str] = mapped_column(words(200), primary_key=True)
+    contestant: Mapped[str] = mapped_column(words(200), primary_key=True)
     values: Mapped[dict[str, Any]]
 
 

@@ -162,9 +162,8 @@ def test_a_plan_says_what_a_store_holds_without_the_judges_key(finished: Path, m
     assert [stage["stage"] for stage in json.loads(result.stdout) if not stage["done"]] == ["judge"]
 
 
-def test_a_fresh_store_has_the_tables_of_the_schema(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path / "fresh.sqlite3"))
-    with store.engine.connect() as raw:
+def test_a_fresh_store_has_the_tables_of_the_schema(address: str) -> None:
+    with closing(open_store(address)) as store, store.engine.connect() as raw:
         differences = compare_metadata(MigrationContext.configure(raw), schema.Base.metadata)
     assert differences == []
 
@@ -266,9 +265,9 @@ def test_a_published_store_of_this_version_is_not_written_anew(tmp_path: Path) -
 
 
 @pytest.fixture
-def judged(tmp_path: Path) -> Iterator[Store]:
+def judged(address: str) -> Iterator[Store]:
     """A store with two responses that judge `j` may rate."""
-    store = open_store(str(tmp_path / "x.sqlite3"))
+    store = open_store(address)
     with store.write() as session:
         insert_missing(session, schema.Prompt, [{"key": "p", "turns": ["x"], "system": ""}])
         insert_missing(

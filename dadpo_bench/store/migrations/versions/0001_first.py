@@ -8,6 +8,9 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_ANY = sa.String(length=200).with_variant(sa.Text(), "postgresql")
+"""SQLite holds nobody to a length."""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -20,7 +23,7 @@ def upgrade() -> None:
     op.create_table(
         "judges",
         sa.Column("key", sa.String(length=32), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("name", _ANY, nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("proxy", sa.Boolean(), nullable=False),
         sa.Column("identity", sa.JSON(), nullable=False),
@@ -36,7 +39,7 @@ def upgrade() -> None:
     op.create_table(
         "models",
         sa.Column("key", sa.String(length=32), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("name", _ANY, nullable=False),
         sa.Column("parameters", sa.Integer(), nullable=False),
         sa.Column("config", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
@@ -51,7 +54,7 @@ def upgrade() -> None:
     op.create_table(
         "protocols",
         sa.Column("key", sa.String(length=32), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("name", _ANY, nullable=False),
         sa.Column("settings", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
     )
@@ -68,7 +71,7 @@ def upgrade() -> None:
     op.create_table(
         "tasks",
         sa.Column("key", sa.String(length=32), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("name", _ANY, nullable=False),
         sa.Column("domain", sa.String(length=8), nullable=False),
         sa.Column("split", sa.String(length=40), nullable=False),
         sa.PrimaryKeyConstraint("key"),
@@ -77,7 +80,7 @@ def upgrade() -> None:
         "contestants",
         sa.Column("key", sa.String(length=32), nullable=False),
         sa.Column("protocol_key", sa.String(length=32), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("name", _ANY, nullable=False),
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("seed", sa.Integer(), nullable=True),
         sa.Column("settings", sa.JSON(), nullable=False),
@@ -142,8 +145,8 @@ def upgrade() -> None:
         sa.Column("protocol_key", sa.String(length=32), nullable=False),
         sa.Column("judge_key", sa.String(length=32), nullable=False),
         sa.Column("task_key", sa.String(length=32), nullable=False),
-        sa.Column("baseline", sa.String(length=200), nullable=False),
-        sa.Column("contestant", sa.String(length=200), nullable=False),
+        sa.Column("baseline", _ANY, nullable=False),
+        sa.Column("contestant", _ANY, nullable=False),
         sa.Column("values", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["judge_key"],
@@ -164,8 +167,8 @@ def upgrade() -> None:
         sa.Column("task_key", sa.String(length=32), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("prompt_key", sa.String(length=32), nullable=False),
-        sa.Column("prompt_id", sa.String(length=200), nullable=False),
-        sa.Column("category", sa.String(length=80), nullable=False),
+        sa.Column("prompt_id", _ANY, nullable=False),
+        sa.Column("category", sa.String(length=80).with_variant(sa.Text(), "postgresql"), nullable=False),
         sa.ForeignKeyConstraint(
             ["prompt_key"],
             ["prompts.key"],
@@ -224,7 +227,7 @@ def upgrade() -> None:
         sa.Column("judge_key", sa.String(length=32), nullable=False),
         sa.Column("response_key", sa.String(length=32), nullable=False),
         sa.Column("value", sa.Double(), nullable=True),
-        sa.Column("reason", sa.String(length=200), nullable=False),
+        sa.Column("reason", _ANY, nullable=False),
         sa.ForeignKeyConstraint(
             ["judge_key"],
             ["judges.key"],
@@ -255,9 +258,9 @@ def upgrade() -> None:
         sa.Column("baseline_response", sa.String(length=32), nullable=False),
         sa.Column("order", sa.String(length=2), nullable=False),
         sa.Column("outcome", sa.String(length=10), nullable=False),
-        sa.Column("reason", sa.String(length=200), nullable=False),
+        sa.Column("reason", _ANY, nullable=False),
         sa.Column("raw", sa.Text(), nullable=False),
-        sa.Column("resolved_model", sa.String(length=200), nullable=False),
+        sa.Column("resolved_model", _ANY, nullable=False),
         sa.Column("tokens", sa.Integer(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("asked", sa.DateTime(timezone=True), nullable=False),

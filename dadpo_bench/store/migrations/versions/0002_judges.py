@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    text, number = sa.String(length=200), sa.Integer()
+    text, number = sa.String(length=200).with_variant(sa.Text(), "postgresql"), sa.Integer()
     for name in ("reference", "checklist"):
         op.add_column("prompts", sa.Column(name, sa.JSON(), nullable=False, server_default="[]"))
     for table in ("verdicts", "ratings"):

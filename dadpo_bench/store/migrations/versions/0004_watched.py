@@ -14,7 +14,7 @@ def upgrade() -> None:
         "activities",
         sa.Column("run_id", sa.Integer(), sa.ForeignKey("runs.id"), primary_key=True),
         sa.Column("position", sa.Integer(), primary_key=True),
-        sa.Column("label", sa.String(300), nullable=False),
+        sa.Column("label", sa.String(300).with_variant(sa.Text(), "postgresql"), nullable=False),
         sa.Column("unit", sa.String(40), nullable=False),
         sa.Column("behind", sa.Integer(), nullable=False),
         sa.Column("done", sa.Integer(), nullable=False),
