@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
@@ -167,13 +168,16 @@ class RayEngine:
             _train if alone else _train_together
         )
         running = task.options(max_retries=_RETRIES).remote(method, given, desk, self._needs, self._wide)
+        asks = alone or self.trainings > 1  # processes that share a training would not all hear it at one step
         told_to_stop = False
         try:
             while True:
                 done, _ = ray.wait([running], timeout=_LOOK_SECONDS)
                 if self._closed.is_set():
                     raise KeyboardInterrupt
-                if not told_to_stop and job.stop():
+                if asks and not told_to_stop and job.stop():
+                    if not alone:
+                        raise KeyboardInterrupt
                     told_to_stop = True
                     desk.stop.remote()
                 for kind, values in ray.get(desk.take.remote()):
@@ -319,7 +323,9 @@ class _Desk:
 
 
 def _at(desk: Any, job: Job) -> Job:
-    """The job as it speaks from the cluster."""
+    """The job as it speaks from the cluster; without a desk it says nothing."""
+    if desk is None:
+        return job
 
     def say(line: str) -> None:
         ray.get(desk.tell.remote("say", line))
@@ -330,12 +336,13 @@ def _at(desk: Any, job: Job) -> Job:
     return replace(job, report=report, say=say, stop=lambda: bool(ray.get(desk.stopping.remote())))
 
 
-def _train(method: str, given: bytes, desk: Any, needs: _Needs, _wide: int) -> tuple[str, Any]:
+def _train(method: str, given: bytes, desk: Any, needs: _Needs, wide: int) -> tuple[str, Any]:
     """A training in this process: what became of it."""
     try:
         _as_all(needs)
         trainer: Any = registry.methods.load(method)
-        return "done", trainer.train(_at(desk, cloudpickle.loads(given))).model_dump(mode="json")
+        job = _at(desk, cloudpickle.loads(given))
+        return "done", trainer.train(replace(job, stop=_never) if wide > 1 else job).model_dump(mode="json")
     except (UserError, WorkError, KeyboardInterrupt) as error:
         return type(error).__name__, str(error)
     except Exception as error:
@@ -344,8 +351,50 @@ def _train(method: str, given: bytes, desk: Any, needs: _Needs, _wide: int) -> t
 
 
 def _train_together(method: str, given: bytes, desk: Any, needs: _Needs, wide: int) -> tuple[str, Any]:
-    """A training that several GPUs share, by Ray Train around the same loop."""
-    raise NotImplementedError
+    """A training that several GPUs share, by Ray Train around the same loop: `_rank` in as many processes."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    job: Job = cloudpickle.loads(given)
+    scaling = ScalingConfig(
+        num_workers=wide, use_gpu=needs.gpus > 0, resources_per_worker={"CPU": needs.cpus, "GPU": float(needs.gpus > 0)}
+    )
+    ends = ray.remote(num_cpus=0)(_Desk).remote()
+    try:
+        TorchTrainer(
+            _rank,
+            train_loop_config={
+                "method": method,
+                "given": given,
+                "desk": desk,
+                "ends": ends,
+                "needs": needs,
+                "wide": wide,
+            },
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=f"ray-{job.output.name.strip('.')}",
+                storage_path=str(job.output.parent / "ray"),
+                failure_config=FailureConfig(max_failures=_RETRIES),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+            ),
+        ).fit()
+        told = ray.get(ends.take.remote())
+    finally:
+        shutil.rmtree(job.output.parent / "ray", ignore_errors=True)
+    found = [values[0] for _, values in told]
+    return next((end for end in found if end[0] != "done"), found[0])
+
+
+def _rank(settings: dict[str, Any]) -> None:
+    """One of the processes. The first tells; of what went wrong any does."""
+    rank = ray.train.get_context().get_world_rank()
+    if settings["needs"].gpus == 0:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    desk = settings["desk"] if rank == 0 else None
+    end = _train(settings["method"], settings["given"], desk, settings["needs"], settings["wide"])
+    if rank == 0 or end[0] != "done":
+        ray.get(settings["ends"].tell.remote("end", end))
 
 
 def _ended(end: tuple[str, Any]) -> Checkpoint:
