@@ -68,6 +68,8 @@ class Answer(NamedTuple):
     """The answer's tokens, where their log-probs were asked for and given."""
     earlier: bool = False
     """Whether an earlier run had asked for it."""
+    token_ids: tuple[int, ...] = ()
+    """The answer's, where they were asked for and given."""
 
 
 class Unanswered(Exception):

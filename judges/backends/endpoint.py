@@ -182,6 +182,7 @@ def _read(completion: Any, seconds: float) -> Answer:
         answer_tokens=min(_count(usage, "completion_tokens"), _count(usage, "total_tokens")),
         seconds=seconds,
         logprobs=_tokens(_part(_part(choice, "logprobs", dict), "content", list) or []),
+        token_ids=_ids(_part(choice, "token_ids", list) or []),
     )
 
 
@@ -189,6 +190,11 @@ def _count(usage: Any, name: str) -> int:
     """Tokens; 0 where it is no number of them."""
     count = _part(usage, name, int) or 0
     return count if 0 <= count <= _MOST_TOKENS else 0
+
+
+def _ids(ids: list[Any]) -> tuple[int, ...]:
+    """None at all where one of them is none."""
+    return tuple(ids) if all(isinstance(one, int) and 0 <= one <= _MOST_TOKENS for one in ids) else ()
 
 
 def _tokens(places: list[Any]) -> tuple[Token, ...]:

@@ -7,14 +7,12 @@ quotes the endpoint's own words, which may repeat them.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 import openai
@@ -27,6 +25,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from dadpo_bench.addresses import LOCAL, checked_url, host_of
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.types import Value
 from judges.backends import A, P, Source, Unanswered
@@ -146,7 +145,7 @@ class Servers(Source[P, A]):
         urls = given if isinstance(given, tuple) else (given or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,)
         if not urls:
             raise UserError(f"{self.address} is an empty list: name a server in it, or leave it out")
-        self._parts = [_checked(url, self.address) for url in urls]
+        self._parts = [checked_url(url, self.address) for url in urls]
         self.askers = config.concurrency * len(urls)
         names = [parts.netloc for parts in self._parts] if urls[1:] else [self.host]
         self.pool = Pool([Server(url, name, Window(config.concurrency)) for url, name in zip(urls, names, strict=True)])
@@ -158,7 +157,7 @@ class Servers(Source[P, A]):
     @property
     def host(self) -> str:
         """The first server's name, which may decide the answer; `local` for this machine, whatever the port."""
-        return "local" if _is_local(self._parts[0]) else str(self._parts[0].hostname)
+        return host_of(self._parts[0])
 
     @property
     def official(self) -> bool:
@@ -250,7 +249,7 @@ class Servers(Source[P, A]):
 
     def _key(self) -> str:
         """`none` where none is needed."""
-        local = all(map(_is_local, self._parts))
+        local = all(host_of(parts) == LOCAL for parts in self._parts)
         missing = f"no API key: set {{}}, or {self.otherwise}"
         return _secret(self.config.api_key_env, "none" if local else "", missing)
 
@@ -328,25 +327,3 @@ def _secret(variable: str, otherwise: str, missing: str) -> str:
     if not (secret.isascii() and secret.isprintable()):
         raise UserError(f"{variable} holds characters that no HTTP header may carry: set it again")
     return secret
-
-
-def _checked(url: str, address: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises for a port that is no number
-    except ValueError:
-        raise UserError(f"{address} is no URL; write it as http://127.0.0.1:8000/v1") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"{address} must start with http:// or https:// and name a host")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        # It is stored with the run's recipe.
-        raise UserError(f"{address} must hold no user, password or query: put the key into an environment variable")
-    return parts
-
-
-def _is_local(parts: SplitResult) -> bool:
-    host = parts.hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
