@@ -11,7 +11,7 @@ from dadpo_bench.contamination import label as shown
 from dadpo_bench.contamination import overlap
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
-from dadpo_bench.judging.comparisons import check_judge
+from dadpo_bench.judging.comparisons import check_judge, voices
 from dadpo_bench.models.loading import identity, tokenizer_identity
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import FIRST, Recipe
@@ -122,6 +122,14 @@ def _check_teacher(recipe: Recipe, contestants: Sequence[str]) -> None:
         for signal in registry.methods[recipe.methods[contestant].method].signals:
             if signal in _NOT_SERVED and signal not in recipe.teacher.gives:
                 raise UserError(f"{contestant} {_NOT_SERVED[signal].format(contestant)}")
+    if recipe.teacher.endpoint is None:
+        return
+    for name, judge, config in voices(recipe.judge, recipe.judge_settings):
+        if judge.teacher and not config.model:
+            raise UserError(
+                f"judge {name} scores with the recipe's teacher, whose weights are behind an endpoint: name another "
+                "scoring model (--set judge_settings.model=…), or another judge"
+            )
 
 
 def _held_out(recipe: Recipe, name: str) -> Task:

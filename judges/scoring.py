@@ -80,9 +80,9 @@ class _Servers(Servers[[str, JsonObject, Read, Server | None], Any]):
         meaning = super()._meaning(fault)
         if fault.status in (400, 405, 422) and isinstance(meaning, Unanswered) and meaning.failure:
             return UserError(
-                f"teacher endpoint {fault.server.name} refuses what it is asked ({fault.status}): check that it speaks "
-                f"teacher.protocol ({self.config.protocol}), log-probs of prompts included, and has the vocabulary of "
-                "teacher.tokenizer"
+                f"teacher endpoint {fault.server.address} refuses what it is asked ({fault.status}): check that it "
+                f"speaks teacher.protocol ({self.config.protocol}), gives log-probs of prompts, and has the vocabulary "
+                "of teacher.tokenizer"
             )
         return meaning
 
@@ -99,7 +99,7 @@ class Scoring:
             raise UserError(explain(error, "teacher", list(ScoringConfig.model_fields))) from error
         self._source = _Servers(config, key=key)
         self._asking = Asking(self._source)
-        self.servers = [server.name for server in self._source.pool.servers]
+        self.servers = [server.address for server in self._source.pool.servers]
         self._requests = self._tokens = 0
 
     def scores(

@@ -120,6 +120,7 @@ def run(
     from dadpo_bench.progress import Reporter, aside
     from dadpo_bench.runs import command_line
     from dadpo_bench.stages.bench import Bench
+    from dadpo_bench.stages.teachers import check_key
     from dadpo_bench.store import open_store
     from dadpo_bench.tracking import check_tracker
     from dadpo_bench.worker import check_options
@@ -145,6 +146,7 @@ def run(
             show_questions(console, plan)
         return
     judge_of(plan)  # a missing key is told before anything is made
+    check_key(chosen.teacher)
     opened = open_store(store)
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
     arguments: dict[str, Any] = {

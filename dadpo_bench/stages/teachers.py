@@ -18,7 +18,7 @@ from dadpo_bench.stages.served_signals import collect_served_signals, served_sco
 from dadpo_bench.stages.signals import Scored, Scores, check_teacher, collect_signals, local_scores
 from dadpo_bench.stages.students import note_model
 from dadpo_bench.teacher import Teacher
-from dadpo_bench.types import Continuation, Example, JudgeContext, Pair, Prompt
+from dadpo_bench.types import Continuation, Example, JudgeContext, Pair, Prompt, Sampling
 
 AnyTeacher = LocalModel | ServedModel
 
@@ -98,15 +98,12 @@ def teacher_signals(
     return collect_served_signals(bench, teacher, tokenizer, pairs, sampled=sampled, label=label, before=gate)
 
 
+def check_key(teacher: Teacher) -> None:
+    """Raises `UserError` where the teacher is behind an endpoint whose key is missing."""
+    if teacher.endpoint is not None:
+        ServedModel(teacher).answering(Sampling(), 0)
+
+
 def judge_context(teacher: Teacher) -> JudgeContext:
-    """What judges may use of a recipe's teacher. One that is served cannot be what they compute with."""
-
-    def directory() -> Path:
-        if teacher.endpoint is not None:
-            raise UserError(
-                "the judge scores with the recipe's teacher, whose weights are behind an endpoint: name another "
-                "scoring model (--set judge_settings.model=…), or another judge"
-            )
-        return find(teacher.model)
-
-    return JudgeContext(directory, teacher.chat_template)
+    """What judges may use of a recipe's teacher; a plan knows that one that is served is not what they compute with."""
+    return JudgeContext(lambda: find(teacher.model), teacher.chat_template)

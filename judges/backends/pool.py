@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import openai
 
@@ -98,6 +99,11 @@ class Server:
         self._rests = 0
         """In a row, the present one and its trial included."""
         self._rests_until = 0.0
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return urlsplit(self.url).netloc
 
     @property
     def rests(self) -> float:

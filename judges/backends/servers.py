@@ -183,7 +183,7 @@ class Servers(Source[P, A]):
                 server.client = await stack.enter_async_context(self._client(server.url))
                 stack.callback(delattr, server, "client")
             if self.config.health and not any(await asyncio.gather(*map(self.healthy, self.pool.servers))):
-                names = ", ".join(server.name for server in self.pool.servers)
+                names = ", ".join(server.address for server in self.pool.servers)
                 raise WorkError(
                     f"no {self.role} server is up ({names}): start one, then run the same command again; "
                     "it goes on with what is owed"
