@@ -30,11 +30,12 @@ SAMPLE = 8
 """Responses that are scored again, two to a prompt: what a prefix cache shares."""
 SMALL_BATCH = 3
 """Responses of a request the second time, in the reverse order."""
-MEAN_TOLERANCE = 0.05
-"""Nats a token, mean of absolute differences: what the pre-flight allows the policy in bf16, and several times what
-bf16 moves a log-prob by with the shape of a batch (`benchmarks/served.py`)."""
-LARGEST_TOLERANCE = 1.0
-"""Nats on any one token. bf16 moves an unlikely token by some tenths; a stale or shifted position by several nats."""
+MEAN_TOLERANCE = 0.1
+"""Nats a token, mean of absolute differences. A sound server in bf16 differs from itself by 0.04 in another order, and
+from fp32 by as much (`benchmarks/served.py`): twice that. A position that holds another request's value is off by nats.
+"""
+LARGEST_TOLERANCE = 2.0
+"""Nats on any one token, where bf16 was seen to move one of random words by 0.8."""
 _PROMPTS = 2
 """Whose length by the server's chat template is compared."""
 

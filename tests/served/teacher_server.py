@@ -61,14 +61,15 @@ class Knobs:
 class TeacherServer:
     """Answers on 127.0.0.1 and notes what it was asked."""
 
-    def __init__(self, directory: Path, knobs: Knobs) -> None:
+    def __init__(self, directory: Path, knobs: Knobs, precision: Precision = FP32) -> None:
         self.knobs = knobs
+        self._precision = precision
         self.port = 0
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self._directory = directory
         self._tokenizer = chat_tokenizer(str(directory))
-        self._model = load_model(directory, FP32)
+        self._model = load_model(directory, precision)
         self._read: list[tuple[int, ...]] = []
         self._lock = threading.Lock()
         routes = {
@@ -198,7 +199,9 @@ class TeacherServer:
         knobs = self.knobs
         before = [self._tokenizer.end_of_turn_id] if knobs.own_bos else []
         with self._lock:
-            rows = token_scores(self._model, [Branching([*before, ids[0]], [ids[1:]]) for ids in sequences], FP32)
+            rows = token_scores(
+                self._model, [Branching([*before, ids[0]], [ids[1:]]) for ids in sequences], self._precision
+            )
             found = [row[0] for row in rows]
             if knobs.coarse:
                 found = [[round(score / knobs.coarse) * knobs.coarse for score in scores] for scores in found]
@@ -222,9 +225,9 @@ def _error(status: int, message: str) -> JSONResponse:
 
 
 @contextmanager
-def teaching(directory: Path, **knobs: Any) -> Iterator[TeacherServer]:
+def teaching(directory: Path, precision: Precision = FP32, **knobs: Any) -> Iterator[TeacherServer]:
     """A server that is up within."""
-    served = TeacherServer(directory, Knobs(**knobs))
+    served = TeacherServer(directory, Knobs(**knobs), precision)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         served.port = listening.getsockname()[1]
