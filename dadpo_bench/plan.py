@@ -117,11 +117,17 @@ _NOT_SERVED = {
 """Why a method has no use for a teacher behind an endpoint, by the signal it lacks."""
 
 
+def unfit(recipe: Recipe, contestant: str) -> str:
+    """Why the recipe's teacher cannot teach a contestant of its; empty where it can."""
+    for signal in registry.methods[recipe.methods[contestant].method].signals:
+        if signal in _NOT_SERVED and signal not in recipe.teacher.gives:
+            return f"{contestant} {_NOT_SERVED[signal].format(contestant)}"
+    return ""
+
+
 def _check_teacher(recipe: Recipe, contestants: Sequence[str]) -> None:
-    for contestant in contestants:
-        for signal in registry.methods[recipe.methods[contestant].method].signals:
-            if signal in _NOT_SERVED and signal not in recipe.teacher.gives:
-                raise UserError(f"{contestant} {_NOT_SERVED[signal].format(contestant)}")
+    if why := next(filter(None, (unfit(recipe, contestant) for contestant in contestants)), ""):
+        raise UserError(why)
     if recipe.teacher.endpoint is None:
         return
     for name, judge, config in voices(recipe.judge, recipe.judge_settings):

@@ -115,7 +115,7 @@ def run(
     from dadpo_bench.engine import LocalEngine
     from dadpo_bench.pipeline import judge_of
     from dadpo_bench.pipeline import run as run_stages
-    from dadpo_bench.plan import make_plan
+    from dadpo_bench.plan import make_plan, unfit
     from dadpo_bench.planning import estimate
     from dadpo_bench.progress import Reporter, aside
     from dadpo_bench.runs import command_line
@@ -166,7 +166,8 @@ def run(
     with reporter.running():
         asked = run_stages(Bench(opened, LocalEngine(processes), reporter, log_with), plan, arguments, Stage(until))
     again = command_line(
-        {**arguments, "methods": list(chosen.methods), "seeds": max(3, seeds)}, opened.name if store != STORE else ""
+        {**arguments, "methods": [name for name in chosen.methods if not unfit(chosen, name)], "seeds": max(3, seeds)},
+        opened.name if store != STORE else "",
     )
     if Stage(until) is Stage.score:
         show_result(console, opened, plan.protocol_key, asked.name, again, as_json=as_json)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from _thread import interrupt_main
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,7 @@ def test_dadpo_with_a_served_teacher_is_dadpo_with_the_teacher_at_hand(
         assert theirs == pytest.approx(ours, abs=1e-3)
     assert [found["kind"] for found in there["environments"][0]["parity"]] == ["template", "again", "weights"]
     assert "which weights answer is not verified" in first.output
+    assert "dadpo-bench run sft dpo dadpo --seeds 3" in " ".join(first.output.split())  # kd cannot be taught so
     assert "no KL columns: an endpoint gives no distribution over the vocabulary" in first.output
     board = (tmp_path / "there.md").read_text()
     assert f"{MODEL}, known by its name at an endpoint ({protocol}): which weights answered is not verified" in board
@@ -198,6 +200,28 @@ def collect(bench: Bench, model: Any, pairs: list[Scored]) -> list[Pair]:
     return collect_served_signals(
         bench, model, tokenizer, pairs, sampled=False, label="teacher signals", before=lambda _: None
     )
+
+
+def test_ctrl_c_lets_what_is_in_flight_arrive_and_the_same_call_goes_on(
+    directory: Path, served: Served, bench: Bench, pairs: list[Scored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with teaching(directory) as server:
+        scores = server._scores
+
+        def interrupting(sequences: list[list[int]]) -> list[list[float]]:
+            if server.scored == 3:
+                interrupt_main()
+            return scores(sequences)
+
+        monkeypatch.setattr(server, "_scores", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            collect(bench, served(server, batch_tokens=1, concurrency=1), pairs)
+        kept = server.scored
+        assert 3 <= kept < 12
+        with bench.store.read() as session:
+            assert len(session.scalars(select(schema.Signal)).all()) == kept
+        collect(bench, served(server), pairs)
+        assert server.scored == 12
 
 
 def test_a_dead_server_is_left_out_and_tried_again_once_it_is_up(
