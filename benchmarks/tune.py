@@ -31,7 +31,8 @@ from dadpo_bench.recipe import DEFAULT, FIRST, Recipe, load_recipe
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.responses import Stored, collect_responses
 from dadpo_bench.stages.signals import Scored, collect_signals
-from dadpo_bench.stages.students import student_of, teacher_of, train
+from dadpo_bench.stages.students import student_of, train
+from dadpo_bench.stages.teachers import teacher_of
 from dadpo_bench.store import open_store, schema
 from dadpo_bench.tasks import load_task
 from dadpo_bench.types import Example, JudgeContext, Sampling

@@ -382,7 +382,7 @@ def _train_together(method: str, given: bytes, desk: Any, needs: _Needs, wide: i
         told = ray.get(ends.take.remote())
     finally:
         shutil.rmtree(job.output.parent / "ray", ignore_errors=True)
-    found = [values[0] for _, values in told]
+    found: list[tuple[str, Any]] = [values[0] for _, values in told]
     return next((end for end in found if end[0] != "done"), found[0])
 
 

@@ -27,7 +27,7 @@ from dadpo_bench.judging.comparisons import (
     tell_unscored,
 )
 from dadpo_bench.leaderboard import write_board
-from dadpo_bench.models import chat_tokenizer, find, frozen, tokenizer_key, training
+from dadpo_bench.models import chat_tokenizer, training
 from dadpo_bench.models.memory import peak_bytes
 from dadpo_bench.plan import SHARED_SEED, TRAIN, VALIDATION, Plan
 from dadpo_bench.progress import Owed
@@ -39,12 +39,22 @@ from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.cards import write_cards
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
-from dadpo_bench.stages.drawing import draw
+from dadpo_bench.stages.drawing import Drawing
 from dadpo_bench.stages.responses import Stored, collect_responses
-from dadpo_bench.stages.signals import Scored, check_teacher, collect_signals
-from dadpo_bench.stages.students import student_of, teacher_of, train
+from dadpo_bench.stages.served import ServedModel
+from dadpo_bench.stages.signals import Scored, collect_signals
+from dadpo_bench.stages.students import student_of, train
+from dadpo_bench.stages.teachers import (
+    AnyTeacher,
+    check_own_responses,
+    judge_context,
+    same_tokenizer,
+    teacher_of,
+    teacher_responses,
+    teacher_signals,
+)
 from dadpo_bench.store import insert_missing, save_task, schema
-from dadpo_bench.types import Example, JudgeContext, Pair
+from dadpo_bench.types import Example, Pair
 from dadpo_bench.watching import watched
 
 TEACHER, STUDENT = "teacher", "student"
@@ -56,7 +66,9 @@ class _Run:
 
     bench: Bench
     plan: Plan
-    teacher: LocalModel = field(init=False)
+    id: int | None = None
+    """Of the stored run, where there is one."""
+    teacher: AnyTeacher = field(init=False)
     student: LocalModel = field(init=False)
     sampled: bool = field(init=False)
     """Whether student and teacher share a tokenizer, so that sampled ids train as they are."""
@@ -70,6 +82,13 @@ class _Run:
     def judge(self) -> OpenJudge:
         """Opened when first asked for. Raises `UserError` where it cannot be, e.g. without an API key."""
         return note_judge(self.bench, self.plan.recipe.judge, *judge_of(self.plan))
+
+    def keep_parity(self, figures: Sequence[Mapping[str, Any]]) -> None:
+        """Keep with the run what the parity gate found of a served teacher."""
+        if self.id is not None:
+            with self.bench.store.write() as session:
+                row = session.get_one(schema.Run, self.id)
+                row.environment = {**row.environment, "parity": [*row.environment.get("parity", []), *figures]}
 
 
 def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = Stage.score) -> OpenJudge:
@@ -87,7 +106,7 @@ def run(bench: Bench, plan: Plan, arguments: Mapping[str, Any], until: Stage = S
         session.add(row)
         session.flush()
         run_id = row.id
-    state = _Run(bench, plan)
+    state = _Run(bench, plan, run_id)
     _ = state.judge  # one that cannot be opened is told before any work
     stages = list(Stage)[: list(Stage).index(until) + 1]
     with watched(bench.store, run_id, bench.reporter, stages) as watch:
@@ -132,8 +151,7 @@ def done_stages(bench: Bench, plan: Plan) -> list[Stage]:
 def judge_of(plan: Plan) -> tuple[JudgeEntry, Any]:
     """The plan's judge, not yet asked. Raises `UserError` where it cannot be, e.g. without an API key."""
     recipe = plan.recipe
-    context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
-    return construct_judge(recipe.judge, recipe.judge_settings, context)
+    return construct_judge(recipe.judge, recipe.judge_settings, judge_context(recipe.teacher))
 
 
 @contextmanager
@@ -156,7 +174,7 @@ def _models(run: _Run) -> None:
     bench, recipe = run.bench, run.plan.recipe
     run.teacher = teacher_of(bench, recipe)
     run.student = student_of(bench, recipe, run.plan.train_task.prompts)
-    run.sampled = tokenizer_key(run.teacher.directory) == tokenizer_key(run.student.directory)
+    run.sampled = same_tokenizer(run.teacher, run.student)
     if not run.sampled:
         for contestant, entry in run.plan.entries.items():
             if "teacher_logits" in entry.signals:
@@ -168,15 +186,10 @@ def _models(run: _Run) -> None:
 
 
 def _teacher_responses(run: _Run) -> None:
+    drawing = Drawing(run.plan.recipe.teacher_sampling, {}, SHARED_SEED)
     for split, task in run.plan.learning.items():
-        run.taught[split] = collect_responses(
-            run.bench,
-            run.teacher,
-            task.prompts,
-            run.plan.recipe.teacher_sampling,
-            SHARED_SEED,
-            f"teacher's responses{_of(split)}",
-        )
+        label = f"teacher's responses{_of(split)}"
+        run.taught[split] = teacher_responses(run.bench, run.teacher, task.prompts, drawing, label)
 
 
 def _of(split: str) -> str:
@@ -189,14 +202,14 @@ def _trained(run: _Run, name: str, seed: int, start: LocalModel, data: Mapping[s
     def before() -> None:
         # Everything learns from the teacher's responses, and dSFT comes first.
         if name == FIRST:
-            check_teacher(run.bench, run.teacher, examples, frozen(), sampled=run.sampled)
+            check_own_responses(run.bench, run.teacher, examples, sampled=run.sampled)
 
     return train(
         run.bench,
         name,
         settings,
         start,
-        run.teacher,
+        run.teacher if isinstance(run.teacher, LocalModel) else None,
         examples,
         seed,
         validation=data.get(VALIDATION, ()),
@@ -254,19 +267,18 @@ def _signals(run: _Run) -> None:
                 pair = tokenizer.branching(e.prompt, [e.chosen, e.rejected], sampled=run.sampled)
                 if pair.tokens <= longest:
                     scored[i] = Scored(e.prompt, e.chosen, e.rejected)
-        sources = {"reference": (student, training()), "teacher": (run.teacher, frozen())}
         found: dict[str, dict[int, Pair]] = {}
-        for name, (model, precision) in sources.items():
+        for name in ("reference", "teacher"):
             if name in needed:
-                pairs = collect_signals(
-                    run.bench,
-                    model,
-                    list(scored.values()),
-                    precision,
-                    sampled=run.sampled,
-                    label=f"{name} signals, seed {seed}{_of(split)}",
+                pairs, label = list(scored.values()), f"{name} signals, seed {seed}{_of(split)}"
+                signals = (
+                    collect_signals(run.bench, student, pairs, training(), sampled=run.sampled, label=label)
+                    if name == "reference"
+                    else teacher_signals(
+                        run.bench, run.teacher, pairs, sampled=run.sampled, label=label, found=run.keep_parity
+                    )
                 )
-                found[name] = dict(zip(scored, pairs, strict=True))
+                found[name] = dict(zip(scored, signals, strict=True))
         run.pairs[seed, split] = [
             e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items() if i in pairs}})
             for i, e in enumerate(examples)
@@ -294,7 +306,7 @@ def _trained_of(run: _Run, name: str, seed: int) -> LocalModel:
     return _trained(run, name, seed, start, data)
 
 
-def _entrants(run: _Run) -> Iterator[tuple[str, str, int | None, Mapping[str, Any], LocalModel]]:
+def _entrants(run: _Run) -> Iterator[tuple[str, str, int | None, Mapping[str, Any], AnyTeacher]]:
     """(name, kind, seed, settings, model) of everybody who answers held-out prompts."""
     yield TEACHER, TEACHER, None, {}, run.teacher
     yield STUDENT, STUDENT, None, {}, run.student
@@ -305,12 +317,15 @@ def _entrants(run: _Run) -> Iterator[tuple[str, str, int | None, Mapping[str, An
 def _responses(run: _Run) -> None:
     recipe, bench = run.plan.recipe, run.bench
     evaluation = recipe.evaluation
+    if evaluation.kl_prompts and isinstance(run.teacher, ServedModel):
+        bench.reporter.say("  no KL columns: an endpoint gives no distribution over the vocabulary")
     for name, kind, seed, settings, model in _entrants(run):
         label = name if seed is None else f"{name}, seed {seed}"
         key = enter(bench, run.plan.protocol_key, name, kind, seed, settings, model.key)
         for task in run.plan.tasks:
-            answer(bench, key, task, draw(bench, model, task.prompts, run.plan.drawing(task), f"{label}: {task.name}"))
-            if kind == TEACHER:
+            drawing = run.plan.drawing(task)
+            answer(bench, key, task, teacher_responses(bench, model, task.prompts, drawing, f"{label}: {task.name}"))
+            if isinstance(model, ServedModel) or isinstance(run.teacher, ServedModel) or kind == TEACHER:
                 continue
             prompts = task.prompts[: evaluation.kl_prompts]
             limit = evaluation.sampling.max_new_tokens

@@ -11,8 +11,8 @@ from dadpo_bench.contamination import label as shown
 from dadpo_bench.contamination import overlap
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
-from dadpo_bench.judging.comparisons import check_judge
-from dadpo_bench.models.loading import identity
+from dadpo_bench.judging.comparisons import check_judge, voices
+from dadpo_bench.models.loading import identity, tokenizer_identity
 from dadpo_bench.progress import Reporter, silent
 from dadpo_bench.recipe import FIRST, Recipe
 from dadpo_bench.registry import MethodEntry
@@ -43,7 +43,7 @@ class Plan:
         """Under which rows may be compared."""
         tasks = [task.key for task in (*self.learning.values(), *self.tasks)]
         drawn = [dict(d.temperatures) for d in map(self.drawing, self.tasks) if d.temperatures]
-        return self.recipe.protocol_key([*tasks, *drawn], identity)
+        return self.recipe.protocol_key([*tasks, *drawn], identity, tokenizer_identity)
 
     def drawing(self, task: Task) -> Drawing:
         """How everybody answers a held-out task."""
@@ -78,6 +78,7 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int, reporter: 
     for contestant in contestants:
         recipe.method_settings(contestant)
     check_judge(recipe.judge, recipe.judge_settings)
+    _check_teacher(recipe, (FIRST, *contestants))
     tasks = tuple(_held_out(recipe, name) for name in recipe.tasks)
     names = [task.name for task in tasks]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -105,6 +106,36 @@ def make_plan(recipe: Recipe, contestants: Sequence[str], seeds: int, reporter: 
         validation_task,
         tasks,
     )
+
+
+_NOT_SERVED = {
+    "teacher": "learns from the teacher's log-probs of given tokens, which an OpenAI-compatible endpoint does not "
+    "give: serve it by vLLM or SGLang (teacher.protocol), or leave {} out (sft and dpo need responses alone)",
+    "teacher_logits": "compares student and teacher over the whole vocabulary, which no endpoint gives: leave {} out "
+    "(dadpo needs the teacher's log-probs alone), or name a teacher on this machine",
+}
+"""Why a method has no use for a teacher behind an endpoint, by the signal it lacks."""
+
+
+def unfit(recipe: Recipe, contestant: str) -> str:
+    """Why the recipe's teacher cannot teach a contestant of its; empty where it can."""
+    for signal in registry.methods[recipe.methods[contestant].method].signals:
+        if signal in _NOT_SERVED and signal not in recipe.teacher.gives:
+            return f"{contestant} {_NOT_SERVED[signal].format(contestant)}"
+    return ""
+
+
+def _check_teacher(recipe: Recipe, contestants: Sequence[str]) -> None:
+    if why := next(filter(None, (unfit(recipe, contestant) for contestant in contestants)), ""):
+        raise UserError(why)
+    if recipe.teacher.endpoint is None:
+        return
+    for name, judge, config in voices(recipe.judge, recipe.judge_settings):
+        if judge.teacher and not config.model:
+            raise UserError(
+                f"judge {name} scores with the recipe's teacher, whose weights are behind an endpoint: name another "
+                "scoring model (--set judge_settings.model=…), or another judge"
+            )
 
 
 def _held_out(recipe: Recipe, name: str) -> Task:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
+from dadpo_bench.teacher import PLACES, Teacher
 from dadpo_bench.types import Sampling, content_key
 
 DEFAULT = "smollm2-135m-pruned20"
@@ -29,13 +30,6 @@ class Part(BaseModel):
     """Base of the recipe's parts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Teacher(Part):
-    """The large model whose conversations are distilled."""
-
-    model: str = Field(description="Embedded name, local directory or Hugging Face id.")
-    chat_template: str | None = Field(None, description="Jinja template, for tokenizers that come without one.")
 
 
 class Prune(Part):
@@ -199,22 +193,36 @@ class Recipe(Part):
             raise ValueError(f"methods: '{reserved.pop()}' is the name of a model of the recipe; choose another")
         if not self.tasks:
             raise ValueError("tasks: name at least one held-out task")
+        if self.student.model is None and self.teacher.endpoint is not None:
+            raise ValueError(
+                "student: it cannot be pruned from a teacher whose weights are behind an endpoint; name student.model"
+            )
         return self
 
     def protocol(self) -> dict[str, Any]:
         """What all contestants share; its hash groups rows on a board. Judge and seeds are not in it."""
-        shared = self.model_dump(mode="json", exclude=_NOT_SHARED, exclude_none=True)
+        shared = self.model_dump(mode="json", exclude={**_NOT_SHARED, "teacher": PLACES}, exclude_none=True)
         return {**shared, "dsft": self.method_settings(FIRST)}
 
-    def protocol_key(self, contents: Sequence[Any], identity: Callable[[str], str]) -> str:
+    def protocol_key(
+        self, contents: Sequence[Any], identity: Callable[[str], str], tokenizer_identity: Callable[[str], str] = str
+    ) -> str:
         """Content hash of what `protocol()` says: prompts and models by their content; no defaults, no names.
 
         `contents` are the tasks' keys, and what else there is to a task, such as temperatures of its own.
         """
-        shared = self.model_dump(mode="json", exclude=_NOT_SHARED | {"name", "prompts", "tasks"}, exclude_defaults=True)
-        for role in ("teacher", "student"):
+        names = dict.fromkeys(("name", "prompts", "tasks"), True)
+        shared = self.model_dump(
+            mode="json", exclude={**_NOT_SHARED, **names, "teacher": PLACES}, exclude_defaults=True
+        )
+        served = self.teacher.endpoint is not None
+        for role in ("student",) if served else ("teacher", "student"):
             if "model" in shared[role]:
                 shared[role]["model"] = identity(shared[role]["model"])
+        if self.teacher.tokenizer is not None:
+            shared["teacher"]["tokenizer"] = tokenizer_identity(self.teacher.tokenizer)
+        if served and not self.teacher.vouched:
+            shared["teacher"]["host"] = self.teacher.host
         dsft = essence(self.method_settings(FIRST))
         return content_key("protocol", PROTOCOL_VERSION, shared, dsft, list(contents))
 
@@ -259,7 +267,7 @@ class Recipe(Part):
         return {"method": chosen.method, **settings}
 
 
-_NOT_SHARED = {"methods", "judge", "judge_settings", "orders", "summary", "seed", "engine"}
+_NOT_SHARED = dict.fromkeys(("methods", "judge", "judge_settings", "orders", "summary", "seed", "engine"), True)
 
 
 def method_config(method: str, settings: Mapping[str, Any], where: str = "") -> BaseModel | dict[str, Any]:
@@ -357,11 +365,13 @@ def _beside(content: dict[str, Any], folder: Path) -> None:
         return str(folder / name) if isinstance(name, str) and name and (folder / name).exists() else name
 
     tasks = content.get("tasks")
+    teacher = content.get("teacher")
+    served = isinstance(teacher, dict) and "endpoint" in teacher
     chosen = [content.get("prompts"), *(tasks.values() if isinstance(tasks, dict) else ())]
     places = [
         (content.get("prompts"), "task"),
         *((part, "data") for part in chosen),
-        (content.get("teacher"), "model"),
+        *((teacher, key) for key in ("tokenizer", "weights", *(() if served else ("model",)))),
         (content.get("student"), "model"),
     ]
     judging = content.get("judge_settings")

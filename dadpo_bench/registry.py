@@ -109,6 +109,8 @@ class BackendEntry(Entry):
     answering: str = ""
     """`package.module:attribute` of the same as a contestant (`types.Answerer`), made of its settings; empty where it
     answers judges alone."""
+    scoring: str = ""
+    """The same as a frozen model that gives the log-probs of token ids (`types.TokenScorer`); empty where it cannot."""
 
 
 class ParserEntry(Entry):

@@ -306,7 +306,8 @@ class ShownJudge(Protocol):
 class Answerer(Protocol):
     """A chat model elsewhere as a contestant, made of its settings by what a `BackendEntry` names as `answering`.
 
-    Making it raises `UserError` for wrong settings and, unless told `key=False`, for a missing key.
+    Making it raises `UserError` for wrong settings and, unless told `key=False`, for a missing key. Told
+    `teacher=True`, its messages name the recipe's teacher and its settings.
     """
 
     def identity(self) -> JsonObject:
@@ -333,6 +334,52 @@ class Answerer(Protocol):
 
     def bill(self) -> str:
         """What it has cost, in one line."""
+        ...
+
+
+class Continuation(NamedTuple):
+    """Token ids that are to be scored behind those that they continue."""
+
+    prompt: Sequence[int]
+    ids: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """That a model reads for it."""
+        return len(self.prompt) + len(self.ids)
+
+
+class TokenScorer(Protocol):
+    """A model elsewhere that gives the log-probs of token ids, made of its settings by what a `BackendEntry` names as
+    `scoring`. Making it raises as of `Answerer`.
+    """
+
+    version: int
+    """Part of every signal's key."""
+    servers: Sequence[str]
+    """Where it is asked, as messages name it."""
+
+    def scores(
+        self, batches: Sequence[Sequence[Continuation]], server: int | None = None
+    ) -> Generator[tuple[int, list[list[float]] | str]]:
+        """Yield (index, log-prob of every token of every continuation of that batch), each batch one request, as they
+        arrive; or the reason why there are none. Of one server alone where it is told which.
+
+        Raises `UserError` where what the server gives cannot be what was asked for, `WorkError` where none is up or
+        they keep failing; what was yielded before stands.
+        """
+        ...
+
+    def prompt_tokens(self, prompts: Sequence[Prompt]) -> Generator[tuple[int, int | str]]:
+        """Yield (index, how many tokens the server's own chat template makes of a prompt), or why that is not known."""
+        ...
+
+    def finish(self) -> None:
+        """Ask nothing more; what is in flight is still yielded. Any thread may call it."""
+        ...
+
+    def bill(self) -> str:
+        """What it has taken, in one line."""
         ...
 
 

@@ -30,6 +30,9 @@ class AnsweringConfig(EndpointConfig):
         1.0, gt=0, le=1, description="Nucleus sampling: share of probability mass kept. 1 is not sent."
     )
     seed: int | None = Field(None, description="Sent where tokens are drawn; servers may ignore it. Null sends none.")
+    token_ids: bool = Field(
+        False, description="Ask for the sampled token ids too (vLLM's return_token_ids); others leave them out."
+    )
 
 
 _temperature: ContextVar[float] = ContextVar("temperature")
@@ -43,24 +46,33 @@ class _Endpoint(Endpoint):
     config: AnsweringConfig
 
     def sampling(self) -> JsonObject:
+        sent: dict[str, object] = {"return_token_ids": True} if self.config.token_ids else {}
         if self.config.temperature is None:
-            return {}
-        sent: dict[str, object] = {"temperature": _temperature.get()}
+            return sent
+        sent["temperature"] = _temperature.get()
         if _temperature.get():
             sent |= {"top_p": self.config.top_p} if self.config.top_p < 1 else {}
             sent |= {"seed": self.config.seed} if self.config.seed is not None else {}
         return sent
 
 
+class _Teacher(_Endpoint):
+    role = "teacher"
+    option = "--set 'teacher.{}'"
+    otherwise = "name the variable that holds it by teacher.api_key_env"
+    address = "teacher.endpoint"
+
+
 class Answering:
     """See `dadpo_bench.types.Answerer`."""
 
-    def __init__(self, settings: JsonObject, *, key: bool = True) -> None:
+    def __init__(self, settings: JsonObject, *, key: bool = True, teacher: bool = False) -> None:
+        where, kind = ("teacher", _Teacher) if teacher else ("--model-set", _Endpoint)
         try:
             config = AnsweringConfig.model_validate(dict(settings))
         except ValidationError as error:
-            raise UserError(explain(error, "--model-set", list(AnsweringConfig.model_fields))) from error
-        self._backend = _Endpoint(config, key=key)
+            raise UserError(explain(error, where, list(AnsweringConfig.model_fields))) from error
+        self._backend = kind(config, key=key)
         self._asking = Asking(self._backend)
 
     def identity(self) -> JsonObject:
@@ -91,7 +103,7 @@ class Answering:
                         raise Unanswered("refused")
                     seconds += answer.seconds
                     finish = Finish.length if answer.cut else Finish.stop
-                    replies.append(Reply(text=answer.text, finish=finish))
+                    replies.append(Reply(text=answer.text, token_ids=answer.token_ids, finish=finish))
             return Response(prompt=prompt, replies=tuple(replies), seconds=seconds or None)
 
         def unanswered(why: Unanswered) -> Response | str:

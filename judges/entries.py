@@ -80,6 +80,7 @@ endpoint = BackendEntry(
     target="judges.backends.endpoint:Endpoint",
     config="judges.backends.endpoint:EndpointConfig",
     answering="judges.answering:Answering",
+    scoring="judges.scoring:Scoring",
 )
 
 local = BackendEntry(

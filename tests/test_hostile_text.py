@@ -91,7 +91,7 @@ def test_hostile_responses_are_data_from_end_to_end(
         return [Response(prompt=p, replies=(Reply(text=t),)) for p, t in zip(prompts, texts, strict=False)]
 
     monkeypatch.setattr(responses, "respond", respond)
-    monkeypatch.setattr(pipeline, "check_teacher", lambda *_, **__: None)  # no teacher wrote these
+    monkeypatch.setattr(pipeline, "check_own_responses", lambda *_, **__: None)  # no teacher wrote these
     settings = json.loads(recipe.read_text())
     for name in ("teacher_sampling", "student_sampling"):
         settings[name]["batch_size"] = 24

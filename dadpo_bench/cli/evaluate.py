@@ -111,12 +111,12 @@ def evaluate(
     from dadpo_bench.evaluation import Request, make_evaluation
     from dadpo_bench.evaluation import evaluate as evaluated
     from dadpo_bench.judging.comparisons import check_judge, construct_judge
-    from dadpo_bench.models import find
     from dadpo_bench.progress import Reporter
     from dadpo_bench.stages.bench import Bench
+    from dadpo_bench.stages.teachers import judge_context
     from dadpo_bench.store import open_store
     from dadpo_bench.store.connection import store_file
-    from dadpo_bench.types import JudgeContext, Sampling
+    from dadpo_bench.types import Sampling
 
     request = Request(
         models,
@@ -132,7 +132,7 @@ def evaluate(
         seed=seed,
         endpoint=endpoint,
     )
-    context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
+    context = judge_context(recipe.teacher)
     console = Console()
     if dry_run:
         _dry_run(console, request, context, store, as_json=as_json)

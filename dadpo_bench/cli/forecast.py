@@ -24,7 +24,7 @@ _HEADS = {
 def as_data(shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]) -> dict[str, Any]:
     """Bytes, FLOPs and hours of every load."""
     return {
-        "models": {role: shape._asdict() for role, shape in shapes._asdict().items()},
+        "models": {role: shape._asdict() for role, shape in shapes._asdict().items() if shape},
         "hardware": setting.hardware._asdict(),
         "gpus": setting.gpus,
         "utilisation": setting.utilisation,
@@ -57,7 +57,8 @@ def show_plan(
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    models = [f"{role} {shape.parameters:,} parameters" for role, shape in shapes._asdict().items() if role != "parent"]
+    named = {role: shape for role, shape in shapes._asdict().items() if role != "parent"}
+    models = [f"{role} {shape.parameters:,} parameters" if shape else f"{role} served" for role, shape in named.items()]
     say(f"{name}: {', '.join(models)}")
     say(
         f"{setting.gpus} × {hardware.name}: {hardware.memory / 1e9:.1f} GB, {hardware.flops / 1e12:,.1f} TFLOP/s, "
@@ -113,7 +114,7 @@ def _hours(hours: float) -> str:
 def _assumptions(setting: Setting) -> Iterator[str]:
     yield (
         f"hours: {100 * setting.utilisation:.0f} % of the device's FLOPs and bandwidth are reached (--utilisation); "
-        "loading, downloading and a judge elsewhere take their own time"
+        "loading, downloading, and a judge or teacher elsewhere take their own time"
     )
     yield (
         "sampling: every new token of a batch reads the weights and the cache once, to the reply's limit; what "

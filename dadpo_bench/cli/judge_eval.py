@@ -99,14 +99,13 @@ def judge_eval(
     from dadpo_bench.judging.evaluations import keep_evaluation
     from dadpo_bench.judging.labelled import read_pairs
     from dadpo_bench.judging.quality import measure
-    from dadpo_bench.models import find
     from dadpo_bench.progress import Reporter
     from dadpo_bench.stages.bench import Bench
+    from dadpo_bench.stages.teachers import judge_context
     from dadpo_bench.store import open_store
-    from dadpo_bench.types import JudgeContext
 
     labelled = [read_pairs(path) for path in pairs or []]
-    context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
+    context = judge_context(recipe.teacher)
     answered = None
     if not labelled:
         with closing(open_store(_source(responses, store), create=False)) as source:

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.judging.comparisons import Orders, voices
-from dadpo_bench.models import find
 from dadpo_bench.plan import Plan
 from dadpo_bench.planning.workload import CHARACTERS, FILLED
 from dadpo_bench.registry import JudgeEntry, judges
+from dadpo_bench.stages.teachers import judge_context
 from dadpo_bench.types import Comparison, JsonObject, JudgeContext, Prompt, Reply, Response, ShownJudge
 
 _SHOWN = 2
@@ -23,7 +23,7 @@ _SHOWN = 2
 def show_questions(console: Console, plan: Plan) -> None:
     """What the judge of a run would be asked, placeholders for the responses; needs no key."""
     recipe = plan.recipe
-    context = JudgeContext(lambda: find(recipe.teacher.model), recipe.teacher.chat_template)
+    context = judge_context(recipe.teacher)
     length = int(FILLED * CHARACTERS * recipe.evaluation.sampling.max_new_tokens)
     prompts = [prompt for task in plan.tasks for prompt in task.prompts]
     students = 1 + len(plan.trained) * len(plan.seeds)

@@ -127,10 +127,11 @@ def run(
     from dadpo_bench.history.commands import command_line
     from dadpo_bench.pipeline import judge_of
     from dadpo_bench.pipeline import run as run_stages
-    from dadpo_bench.plan import make_plan
+    from dadpo_bench.plan import make_plan, unfit
     from dadpo_bench.planning import estimate
     from dadpo_bench.progress import Reporter, aside
     from dadpo_bench.stages.bench import Bench
+    from dadpo_bench.stages.teachers import check_key
     from dadpo_bench.store import open_store
     from dadpo_bench.tracking import check_tracker
     from dadpo_bench.worker import check_options
@@ -156,6 +157,7 @@ def run(
             show_questions(console, plan)
         return
     judge_of(plan)  # a missing key is told before anything is made
+    check_key(chosen.teacher)
     opened = open_store(store)
     if chosen.engine.artefacts:
         opened.artefacts = Path(chosen.engine.artefacts).expanduser().absolute()
@@ -177,7 +179,8 @@ def run(
     with closing(open_engine(chosen.engine, processes)) as work, reporter.running():
         asked = run_stages(Bench(opened, work, reporter, log_with), plan, arguments, Stage(until))
     again = command_line(
-        {**arguments, "methods": list(chosen.methods), "seeds": max(3, seeds)}, opened.name if store != STORE else ""
+        {**arguments, "methods": [name for name in chosen.methods if not unfit(chosen, name)], "seeds": max(3, seeds)},
+        opened.name if store != STORE else "",
     )
     if Stage(until) is Stage.score:
         show_result(console, opened, plan.protocol_key, asked.name, again, as_json=as_json)

@@ -67,8 +67,25 @@ def facts(session: Session, protocol: schema.Protocol, judge: schema.Judge, judg
             f"computed in {machine['precision']} (weights/arithmetic) on {machine['device']}, "
             f"torch {machine['versions']['torch']}, transformers {machine['versions']['transformers']}"
             + (f", code {str(machine['code'])[:12]}" if machine.get("code") else ""),
+            *_parity(runs),
         ]
     return found
+
+
+def _parity(runs: Sequence[schema.Run]) -> list[str]:
+    """How far a served teacher's log-probs differed from themselves, and from local weights, in the last run that
+    asked for some.
+    """
+    checked: list[Cells] = next(
+        (run.environment["parity"] for run in reversed(runs) if run.environment.get("parity")), []
+    )
+    kinds = {"again": "in another order", "servers": "between servers", "weights": "from local weights"}
+    worst = {
+        kind: max((float(found["mean"]) for found in checked if found.get("kind") == kind), default=None)
+        for kind in kinds
+    }
+    told = [f"{mean:.4f} {kinds[kind]}" for kind, mean in worst.items() if mean is not None]
+    return [f"the teacher's log-probs, nats a token: {', '.join(told)}"] if told else []
 
 
 def _template(judge: schema.Judge) -> list[str]:
@@ -82,6 +99,8 @@ def _origin(protocol: schema.Protocol) -> list[str]:
     if is_open(settings):
         return ["contestants: as they were imported or evaluated; nobody was trained here"]
     teacher = _shown(settings["teacher"]["model"])
+    if protocol_of := settings["teacher"].get("protocol"):
+        teacher += f", known by its name at an endpoint ({protocol_of}): which weights answered is not verified"
     student = _shown(settings["student"].get("model") or settings["teacher"]["model"])
     if pruning := settings["student"].get("prune"):
         groups = f", key-value groups a layer: −{pruning['groups']}" if pruning.get("groups") else ""

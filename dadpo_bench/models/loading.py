@@ -43,6 +43,29 @@ def find(model: str) -> Path:
     return path
 
 
+def find_tokenizer(model: str) -> Path:
+    """The local directory of a model's tokenizer; nobody needs its weights. Of the hub the small files are fetched.
+
+    Raises `UserError` where it cannot be had.
+    """
+    path = embedded_teacher() if model == NAME else Path(model).expanduser()
+    if not path.is_dir():
+        if model.count("/") != 1 or model.startswith((".", "/", "~")):
+            raise UserError(f"no tokenizer directory '{model}'")
+        path = _download(model, weights=False)
+    if not (path / "config.json").is_file():
+        raise UserError(f"tokenizer {model} has no config.json beside it; name a directory with the model's own")
+    return path
+
+
+def tokenizer_identity(model: str) -> str:
+    """As `identity`, of a model's tokenizer and chat template alone."""
+    path = Path(model).expanduser()
+    if not (path / "config.json").is_file():
+        return model
+    return content_key("tokenizer files", _tokenizer_files(path), _chat_template(path))
+
+
 def identity(model: str) -> str:
     """What stands for a model in a protocol's key: a directory's content; elsewhere the name, which decides it."""
     path = Path(model).expanduser()
@@ -56,11 +79,12 @@ def at_hand(model: str) -> bool:
     return Path(model).expanduser().is_dir()
 
 
-def _download(model: str) -> Path:
+def _download(model: str, *, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
+    wanted = ["*.json", "*.model", "*.jinja", "*.txt", *(["*.safetensors"] if weights else [])]
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+        return Path(snapshot_download(model, allow_patterns=wanted))
     except Exception as error:  # the hub's client raises many unrelated types
         raise UserError(
             f"cannot fetch '{model}' from the Hugging Face hub ({_reason(error)}); "

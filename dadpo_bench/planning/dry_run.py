@@ -51,7 +51,7 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
 
     Raises `UserError` for a store that cannot be one.
     """
-    known = plan.recipe.teacher.model == NAME and device().type == "cpu"
+    known = plan.recipe.teacher.endpoint is None and plan.recipe.teacher.model == NAME and device().type == "cpu"
     rates = _CPU[str(compute_dtype())] if known else None
     done = _done(plan, store_file(store))
     stages: dict[Stage, list[Load]] = {stage: [] for stage in Stage if stage not in (Stage.models, Stage.score)}
@@ -85,7 +85,8 @@ def _seconds(load: Load, rates: Rates) -> float:
 
 def _done(plan: Plan, store: Path | None) -> list[Stage]:
     """Stages that a SQLite store holds in full, found by walking through a copy of it."""
-    sources = (plan.recipe.teacher.model, plan.recipe.student.model)
+    teacher = plan.recipe.teacher
+    sources = (teacher.model if teacher.endpoint is None else teacher.tokenizer, plan.recipe.student.model)
     if store is None or not store.is_file() or not all(at_hand(source) for source in sources if source):
         return []
     with tempfile.TemporaryDirectory() as folder:

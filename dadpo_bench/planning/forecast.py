@@ -99,7 +99,7 @@ def flops_of(load: Load, shapes: Shapes) -> float:
         return 0
     models = [(shapes.of(load.model), load.passes)]
     if isinstance(load, Score | Train) and load.teacher:
-        models.append((shapes.teacher, 1))
+        models.append((shapes.of("teacher"), 1))
     return sum(times * forward_flops(shape, load.passed, load.targets, load.visible_keys) for shape, times in models)
 
 

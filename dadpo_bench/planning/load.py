@@ -35,7 +35,7 @@ class Work(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Ask(Work):
-    """A judge with a model of its own reads replies: what that takes is not planned."""
+    """Somebody with a model of their own answers, or reads replies: what that takes is not planned."""
 
     work = "ask"
     reply: float
@@ -43,7 +43,7 @@ class Ask(Work):
 
     @property
     def tokens(self) -> int:
-        """Those the judge is sent."""
+        """Those that are sent, or come back."""
         return int(self.examples * (self.reply + self.prompt))
 
 

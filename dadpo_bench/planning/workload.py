@@ -58,13 +58,16 @@ def _learning(plan: Plan) -> Iterator[Load]:
             prompt=prompts.mean,
             longest=prompts.longest,
         )
-    yield _sample(Stage.teacher_responses, "teacher", "teacher", prompts, prompts.number, recipe.teacher_sampling)
+    by_teacher = _sample(
+        Stage.teacher_responses, "teacher", "teacher", prompts, prompts.number, recipe.teacher_sampling
+    )
+    yield _elsewhere(plan, by_teacher)
     yield from _training(plan, Stage.dsft, plan.trained[0], prompts)
     if plan.on_pairs:
         count, first = prompts.number * seeds, plan.trained[0]
         yield _sample(Stage.student_responses, first, "student", prompts, count, recipe.student_sampling)
     for name in sorted({"reference", "teacher"}.intersection(s for entry in plan.on_pairs for s in entry.signals)):
-        yield Score(
+        scored = Score(
             stage=Stage.signals,
             who=name,
             model="student" if name == "reference" else "teacher",
@@ -77,8 +80,25 @@ def _learning(plan: Plan) -> Iterator[Load]:
             teacher=False,
             masters=name == "reference",
         )
+        yield _elsewhere(plan, scored)
     for name in plan.trained[1:]:
         yield from _training(plan, Stage.train, name, prompts)
+
+
+def _elsewhere(plan: Plan, load: Sample | Score) -> Sample | Score | Ask:
+    """A served teacher's work as what its server is asked; there a prompt is read once for each reply."""
+    if load.model != "teacher" or plan.recipe.teacher.endpoint is None:
+        return load
+    replies = load.replies if isinstance(load, Score) else 1
+    return Ask(
+        stage=load.stage,
+        who=load.who,
+        items=load.items,
+        unit=load.unit,
+        examples=replies * load.examples,
+        prompt=load.prompt,
+        reply=load.reply,
+    )
 
 
 def _sample(stage: Stage, who: str, model: Role, prompts: _Prompts, count: int, sampling: Sampling) -> Sample:
@@ -163,11 +183,13 @@ def _evaluation(plan: Plan) -> Iterator[Load]:
     prompts = [p for task in plan.tasks for p in task.prompts]
     turns = _prompts([turn for p in prompts for turn in _conversation(p, reply)])
     # At temperature 1 the first turn is answered once more for the KL columns, and read by both models.
-    once_more = sum(min(evaluation.kl_prompts, len(task.prompts)) for task in plan.tasks)
+    # A served teacher leaves those columns out.
+    kl_prompts = evaluation.kl_prompts if plan.recipe.teacher.endpoint is None else 0
+    once_more = sum(min(kl_prompts, len(task.prompts)) for task in plan.tasks)
     roles: tuple[tuple[Role, int], ...] = (("teacher", 1), ("student", students))
     for role, count in roles:
         drawn = _sample(Stage.responses, role, role, turns, (turns.number + once_more) * count, evaluation.sampling)
-        yield replace(drawn, items=len(prompts) * count)
+        yield _elsewhere(plan, replace(drawn, items=len(prompts) * count))
     if once_more:
         yield Score(
             stage=Stage.responses,

@@ -15,7 +15,8 @@ from dadpo_bench.store import insert_missing, known_responses, schema
 from dadpo_bench.store.rows import response_row, save_prompts, to_response
 from dadpo_bench.types import Answerer, JsonObject, Prompt, Response, Sampling, content_key
 
-_BACKEND = "endpoint"
+BACKEND = "endpoint"
+"""Whose models answer, and score tokens, elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class RemoteModel:
 
     name: str
     answerer: Answerer
+    vouched: str = ""
+    """Key of the model that somebody says is asked, wherever that is; empty where nobody does."""
 
     @property
     def host(self) -> str:
@@ -33,12 +36,20 @@ class RemoteModel:
     @property
     def key(self) -> str:
         """As good as can be had."""
-        return content_key("endpoint", self.host, self.name)
+        return self.vouched or content_key("endpoint", self.host, self.name)
+
+    @property
+    def identity(self) -> JsonObject:
+        """What decides an answer, beside the prompt and the temperature."""
+        known = dict(self.answerer.identity())
+        if self.vouched:
+            del known["host"]
+        return known
 
 
 def remote_model(settings: JsonObject, *, key: bool = True) -> RemoteModel:
     """The model that `settings` name, ready to be asked. Raises `UserError` for wrong ones, and for a missing key."""
-    answering: Any = registry.resolve(registry.backends[_BACKEND].answering)
+    answering: Any = registry.resolve(registry.backends[BACKEND].answering)
     return RemoteModel(settings["model"], answering(settings, key=key))
 
 
@@ -49,7 +60,7 @@ def collect_remote_responses(
 
     What failed is told, kept nowhere, and owed again on the next run. The first Ctrl-C lets what is in flight arrive.
     """
-    identity = model.answerer.identity()
+    identity = model.identity
     batches = [
         content_key("endpoint response", model.key, identity, sampling.temperature, prompt.key)
         for prompt, sampling in zip(prompts, samplings, strict=True)

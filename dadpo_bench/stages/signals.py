@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from dadpo_bench.errors import WorkError
 from dadpo_bench.models import (
     SCORER_VERSION,
     Branching,
+    ChatTokenizer,
     Precision,
     chat_tokenizer,
     load_model,
@@ -27,7 +28,7 @@ _PAIRS = 16
 
 
 class _Batch(NamedTuple):
-    first: Prompt
+    what: str
     branchings: list[Branching]
 
 
@@ -52,31 +53,47 @@ def collect_signals(
     """log π(y|x) of both responses of every pair, in order; only what is not in the store is scored."""
     tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
     branchings = [tokenizer.branching(p.prompt, [p.chosen, p.rejected], sampled=sampled) for p in pairs]
-    keys = [_keys(b) for b in branchings]
-    known = _known(bench, model.key, [k for both in keys for k in both], precision)
+    keys = [tokens_keys(b) for b in branchings]
+    known = known_signals(bench, model.key, [k for both in keys for k in both], str(precision), SCORER_VERSION)
     owed = [i for i, both in enumerate(keys) if any(k not in known for k in both)]
 
     def make() -> _Scorer:
         return _Scorer(model, precision)
 
-    batches = [_Batch(pairs[run[0]].prompt, [branchings[i] for i in run]) for run in chunks(owed, _PAIRS)]
+    batches = [_Batch(_first(pairs[run[0]].prompt), [branchings[i] for i in run]) for run in chunks(owed, _PAIRS)]
     with bench.reporter.bar(label, len(owed), "pairs") as bar:
         for batch, results in bench.engine.map(make, batches, _named):
             fresh = {
                 key: signal
                 for branching, both in zip(batch.branchings, results, strict=True)
-                for key, signal in zip(_keys(branching), both, strict=True)
+                for key, signal in zip(tokens_keys(branching), both, strict=True)
             }
+            rows = [signal_row(model.key, k, s, str(precision), SCORER_VERSION) for k, s in fresh.items()]
             with bench.store.write() as session:
-                insert_missing(session, schema.Signal, [_row(model, k, s, precision) for k, s in fresh.items()])
+                insert_missing(session, schema.Signal, rows)
             # A response shared with pairs scored before keeps its first value: a resumed run must read the same.
             known = fresh | known
             bar.advance(len(batch.branchings), bench.engine.workers)
     return [Pair(*(known[k].total for k in both)) for both in keys]
 
 
+Scores = Callable[[Sequence[Branching]], list[list[SequenceLogProb]]]
+"""What a frozen model gives every continuation; see `sequence_log_probs`."""
+
+
+def local_scores(bench: Bench, model: LocalModel, precision: Precision) -> Scores:
+    """By a local model, loaded where the engine has it."""
+
+    def scores(branchings: Sequence[Branching]) -> list[list[SequenceLogProb]]:
+        batch = _Batch(f"{model.name}'s own responses", list(branchings))
+        ((_, found),) = bench.engine.map(lambda: _Scorer(model, precision), [batch], _named)
+        return found
+
+    return scores
+
+
 def check_teacher(
-    bench: Bench, model: LocalModel, lessons: Sequence[Example], precision: Precision, *, sampled: bool
+    name: str, tokenizer: ChatTokenizer, scores: Scores, lessons: Sequence[Example], *, sampled: bool
 ) -> None:
     """Part of the pre-flight: a teacher finds its own responses likelier than those to other prompts (8 are tried).
 
@@ -85,52 +102,59 @@ def check_teacher(
     few = list(lessons[:8])
     if len(few) < 2:
         return
-    tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
     branchings = [
         tokenizer.branching(here.prompt, [here.chosen, other.chosen], sampled=sampled)
         for here, other in zip(few, few[1:] + few[:1], strict=True)
     ]
-    batch = _Batch(few[0].prompt, branchings)
-    ((_, scores),) = bench.engine.map(lambda: _Scorer(model, precision), [batch], _named)
-    own, others = (-sum(row[side].total for row in scores) / sum(row[side].tokens for row in scores) for side in (0, 1))
+    found = scores(branchings)
+    own, others = (-sum(row[side].total for row in found) / sum(row[side].tokens for row in found) for side in (0, 1))
     if own >= others:
         raise WorkError(
-            f"{model.name} gives its own responses {own:.2f} nats a token and other prompts' responses {others:.2f}: "
+            f"{name} gives its own responses {own:.2f} nats a token and other prompts' responses {others:.2f}: "
             "is this the model (and chat template) that wrote them?"
         )
 
 
-def _keys(branching: Branching) -> list[str]:
+def tokens_keys(branching: Branching) -> list[str]:
+    """Of each continuation with its prompt."""
     return [content_key("tokens", list(branching.prompt), list(y)) for y in branching.continuations]
 
 
-def _known(bench: Bench, model_key: str, keys: Sequence[str], precision: Precision) -> dict[str, SequenceLogProb]:
+def known_signals(
+    bench: Bench, model_key: str, keys: Sequence[str], precision: str, version: int
+) -> dict[str, SequenceLogProb]:
+    """By tokens' key: those that are there."""
     found: dict[str, SequenceLogProb] = {}
     with bench.store.read() as session:
         for chunk in chunks(keys):
             query = select(schema.Signal).where(
                 schema.Signal.model_key == model_key,
-                schema.Signal.precision == str(precision),
-                schema.Signal.scorer_version == SCORER_VERSION,
+                schema.Signal.precision == precision,
+                schema.Signal.scorer_version == version,
                 schema.Signal.tokens_key.in_(chunk),
             )
             found.update({s.tokens_key: SequenceLogProb(s.total, s.tokens) for s in session.scalars(query)})
     return found
 
 
-def _row(model: LocalModel, key: str, signal: SequenceLogProb, precision: Precision) -> dict[str, object]:
+def signal_row(model_key: str, key: str, signal: SequenceLogProb, precision: str, version: int) -> dict[str, object]:
+    """How a signal is stored."""
     return {
-        "model_key": model.key,
+        "model_key": model_key,
         "tokens_key": key,
-        "precision": str(precision),
-        "scorer_version": SCORER_VERSION,
+        "precision": precision,
+        "scorer_version": version,
         "total": signal.total,
         "tokens": signal.tokens,
     }
 
 
 def _named(batch: _Batch) -> str:
-    return f"{len(batch.branchings)} pairs from that of prompt {batch.first.id or batch.first.key} on"
+    return batch.what
+
+
+def _first(prompt: Prompt) -> str:
+    return f"pairs from that of prompt {prompt.id or prompt.key} on"
 
 
 class _Scorer:

@@ -34,13 +34,6 @@ TRAINER_VERSION = 4
 """Part of every checkpoint's key: raise it when the loop changes weights, and with a default of a method's."""
 
 
-def teacher_of(bench: Bench, recipe: Recipe) -> LocalModel:
-    """The recipe's teacher, found and noted."""
-    directory = find(recipe.teacher.model)
-    chat_tokenizer(str(directory), recipe.teacher.chat_template)  # a missing template is found here, not later
-    return note_model(bench, Path(recipe.teacher.model).name, directory, recipe.teacher.chat_template)
-
-
 def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> LocalModel:
     """The bare student: the recipe's own model, pruned where it says so, from the teacher where it names none."""
     source = find(recipe.student.model or recipe.teacher.model)
@@ -87,7 +80,7 @@ def train(
     name: str,
     settings: Mapping[str, Any],
     start: LocalModel,
-    teacher: LocalModel,
+    teacher: LocalModel | None,
     examples: Sequence[Example],
     seed: int,
     *,
@@ -97,6 +90,7 @@ def train(
 ) -> LocalModel:
     """A contestant's checkpoint of one seed. `settings` are the validated ones, `method` among them.
 
+    `teacher` is None where it is not on this machine, so that no method can look at its logits.
     `before` is called where there is something to train. A training that was killed goes on from its last saving. The
     first Ctrl-C lets it save once more and stop between two steps; one in processes of its own stops at once. Raises
     `Interrupted` where steps are lost.

@@ -10,13 +10,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from pydantic import Field
 
 from dadpo_bench.types import JsonObject, Message, Value
 from judges.backends.spending import Promise
 from judges.verdicts import Token
+
+P = ParamSpec("P")
+A = TypeVar("A")
 
 
 class BackendConfig(Value):
@@ -65,6 +68,8 @@ class Answer(NamedTuple):
     """The answer's tokens, where their log-probs were asked for and given."""
     earlier: bool = False
     """Whether an earlier run had asked for it."""
+    token_ids: tuple[int, ...] = ()
+    """The answer's, where they were asked for and given."""
 
 
 class Unanswered(Exception):
@@ -87,16 +92,13 @@ a limit keeps it from being asked.
 """
 
 
-class Backend(ABC):
-    """Answers questions, many at a time. Construction loads nothing and raises `UserError` for what can never work."""
+class Source(ABC, Generic[P, A]):
+    """Whom `Asking` asks, many questions at a time."""
 
-    config: BackendConfig
     askers: int
     """Questions that may wait for their answers at once."""
     role = "judge"
     """What it is here, as messages name it."""
-    repeatable = False
-    """Whether what is asked twice must be the same to the letter, so that an answer that is there is found again."""
 
     def __init__(self) -> None:
         self.finishing = False
@@ -105,23 +107,44 @@ class Backend(ABC):
         """Tasks whose question is being answered at this moment; the others wait for their turn."""
         self.tasks: list[asyncio.Task[None]] = []
         """Everybody who asks, those who are done included."""
-        self.draw = 0
-        """Raised by whoever wants new answers to questions that were asked before."""
-        self.tell: Callable[[str], None] = lambda _: None
-        """Where to say how far what is waited for has come, if that is long."""
 
     @property
     @abstractmethod
     def name(self) -> str:
         """As messages name it, e.g. with the endpoint's host."""
 
+    @property
+    @abstractmethod
+    def model(self) -> str:
+        """Which model is asked."""
+
+    @abstractmethod
+    def opened(self) -> AbstractAsyncContextManager[Callable[P, Awaitable[A]]]:
+        """Ready to be asked; entered once for each set of questions, in an event loop of its own."""
+
+
+class Backend(Source[[Sequence[Message], Promise | None], Answer]):
+    """Answers questions, many at a time. Construction loads nothing and raises `UserError` for what can never work."""
+
+    config: BackendConfig
+    repeatable = False
+    """Whether what is asked twice must be the same to the letter, so that an answer that is there is found again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draw = 0
+        """Raised by whoever wants new answers to questions that were asked before."""
+        self.tell: Callable[[str], None] = lambda _: None
+        """Where to say how far what is waited for has come, if that is long."""
+
+    @property
+    def model(self) -> str:
+        """As of `Source`."""
+        return self.config.model
+
     @abstractmethod
     def identity(self) -> JsonObject:
         """What decides an answer, beside the question and `BackendConfig`."""
-
-    @abstractmethod
-    def opened(self) -> AbstractAsyncContextManager[Ask]:
-        """Ready to be asked; entered once for each set of questions, in an event loop of its own."""
 
     @abstractmethod
     def estimate(self, samples: Sequence[Sequence[Message]], count: int) -> str:

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from dadpo_bench.errors import UserError, WorkError
-from dadpo_bench.types import Message
-from judges.backends import Answer, Ask, Backend, Unanswered
+from judges.backends import Source, Unanswered
 from judges.backends.pump import Emit, iterate
-from judges.backends.spending import Promise, Reached
+from judges.backends.spending import Reached
 
+P = ParamSpec("P")
+A = TypeVar("A")
 Question = TypeVar("Question")
 Said = TypeVar("Said")
 
@@ -40,17 +41,17 @@ class _Course:
     """Why no question will have an answer."""
 
 
-class Asking:
+class Asking(Generic[P, A]):
     """Asks a backend, at most its `askers` questions at a time."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Source[P, A]) -> None:
         self._backend = backend
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def all(
         self,
         questions: Sequence[Question],
-        answer: Callable[[Ask, Question], Awaitable[Said]],
+        answer: Callable[[Callable[P, Awaitable[A]], Question], Awaitable[Said]],
         unanswered: Callable[[Unanswered], Said],
     ) -> Generator[tuple[int, Said], None, None]:
         """Yield what was said as it arrives, `unanswered` where nothing was.
@@ -66,14 +67,14 @@ class Asking:
             owed = enumerate(questions)  # shared by the askers: each takes the next one
             course = _Course()
 
-            async def asker(ask: Ask) -> None:
+            async def asker(ask: Callable[P, Awaitable[A]]) -> None:
                 asked = limited = False
 
-                async def noted(messages: Sequence[Message], promise: Promise | None = None) -> Answer:
+                async def noted(*given: P.args, **named: P.kwargs) -> A:
                     nonlocal asked, limited
                     asked = True
                     try:
-                        return await ask(messages, promise)
+                        return await ask(*given, **named)
                     except Reached as limit:  # though `answer` may make something of what it has
                         limited = True
                         course.reached = str(limit)
@@ -129,7 +130,7 @@ class Asking:
             if course.reached:
                 raise WorkError(
                     f"{course.reached}: {len(questions) - course.done:,} of {len(questions):,} questions to "
-                    f"{self._backend.config.model} are owed; raise the limit and run the same command again"
+                    f"{self._backend.model} are owed; raise the limit and run the same command again"
                 )
 
         return iterate(work)

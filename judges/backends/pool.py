@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import openai
 
@@ -100,6 +101,11 @@ class Server:
         self._rests_until = 0.0
 
     @property
+    def address(self) -> str:
+        """Host and port."""
+        return urlsplit(self.url).netloc
+
+    @property
     def rests(self) -> float:
         """Seconds for which it is left out."""
         return max(0.0, self._rests_until - self._clock())
@@ -108,6 +114,11 @@ class Server:
     def able(self) -> bool:
         """Whether it may be asked while there is another. Behind a rest one question tries it out."""
         return not self._rests or not (self.rests or self.window.in_flight)
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it was left out and has not answered since."""
+        return bool(self._rests)
 
     def answered(self, ticket: Ticket) -> None:
         """An answer came."""
@@ -142,12 +153,12 @@ class Pool:
         self._queue: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def place(self, failed: Server | None = None) -> AsyncIterator[Server]:
-        """Wait for a place; not at the server that `failed` this question, where another has one.
+    async def place(self, failed: Server | None = None, only: Server | None = None) -> AsyncIterator[Server]:
+        """Wait for a place; not at the server that `failed` this question, where another has one; or at this one only.
 
         How the request within ends tells how many places there are. Raises `Fault` where it fails.
         """
-        while (server := self._free(failed)) is None:
+        while (server := self._free(failed, only)) is None:
             await self._turn()
         ticket = server.window.enter()
         try:
@@ -164,8 +175,8 @@ class Pool:
     def _able(self) -> Sequence[Server]:
         return [server for server in self.servers if server.able] or self.servers
 
-    def _free(self, failed: Server | None) -> Server | None:
-        free = [server for server in self._able() if server.window.places]
+    def _free(self, failed: Server | None, only: Server | None) -> Server | None:
+        free = [server for server in ([only] if only else self._able()) if server.window.places]
         return min(free, key=lambda server: (server is failed, server.window.load), default=None)
 
     async def _turn(self) -> None:

@@ -10,7 +10,7 @@ from dadpo_bench.errors import WorkError
 from dadpo_bench.models import Branching, Precision, chat_tokenizer, load_model, respond, sequence_log_probs
 from dadpo_bench.progress import silent
 from dadpo_bench.stages.bench import Bench, LocalModel
-from dadpo_bench.stages.signals import check_teacher
+from dadpo_bench.stages.signals import check_teacher, local_scores
 from dadpo_bench.types import Example, Finish, Pair, Prompt, Reply, Sampling
 from tests.empty_store import empty_store
 from trainers.preflight import preflight
@@ -93,15 +93,15 @@ def test_an_id_beyond_the_vocabulary_is_caught(tiny: Path, sound: tuple[Example,
 
 def test_a_teacher_that_did_not_write_the_responses_is_caught(tiny: Path, tmp_path: Path) -> None:
     bench = Bench(empty_store(tmp_path / "x.sqlite3"), LocalEngine(), silent())
-    model = LocalModel("tiny", tiny, "key")
+    tokenizer, scores = chat_tokenizer(str(tiny)), local_scores(bench, LocalModel("tiny", tiny, "key"), FP32)
     prompts = [Prompt(id=str(i), turns=(text,)) for i, text in enumerate(("Tea?", "What is France?", "Red or blue?"))]
     greedy = Sampling(temperature=0, max_new_tokens=12)
     written = [
         r.replies[0] for r in respond(load_model(tiny, FP32), chat_tokenizer(str(tiny)), prompts, greedy, seed=0)
     ]
     own = [Example(prompt=p, chosen=reply) for p, reply in zip(prompts, written, strict=True)]
-    check_teacher(bench, model, own, FP32, sampled=True)
+    check_teacher("tiny", tokenizer, scores, own, sampled=True)
     # Each prompt with the response to the one before it: the next pair's response is then its own.
     displaced = [Example(prompt=p, chosen=reply) for p, reply in zip(prompts, written[-1:] + written[:-1], strict=True)]
     with pytest.raises(WorkError, match="is this the model"):
-        check_teacher(bench, model, displaced, FP32, sampled=True)
+        check_teacher("tiny", tokenizer, scores, displaced, sampled=True)
