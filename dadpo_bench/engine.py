@@ -32,6 +32,8 @@ class Engine(Protocol):
 
     trainings: int
     """How many may run side by side."""
+    spreads: bool
+    """Whether work goes to several workers."""
 
     @property
     def workers(self) -> str:
@@ -109,6 +111,7 @@ class LocalEngine:
     """Everything in this process, one item after another; trainings in processes of their own where told so."""
 
     trainings = 1
+    spreads = False
     workers = ""
 
     def __init__(self, launch: Sequence[str] = ()) -> None:

@@ -63,6 +63,8 @@ class _Needs(NamedTuple):
 class RayEngine:
     """As of `Engine`, on a cluster that is there already or, without an address, on one of this machine's own."""
 
+    spreads = True
+
     def __init__(self, choice: EngineChoice) -> None:
         """Raises `UserError` where the cluster is missing, or has no place for a worker."""
         self._choice = choice

@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 from sqlalchemy.orm import Session
 
@@ -39,9 +39,8 @@ from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.cards import write_cards
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
-from dadpo_bench.stages.drawing import Drawing
+from dadpo_bench.stages.drawing import Drawing, draw_all
 from dadpo_bench.stages.responses import Stored, collect_responses
-from dadpo_bench.stages.served import ServedModel
 from dadpo_bench.stages.signals import Scored, collect_signals
 from dadpo_bench.stages.students import student_of, train
 from dadpo_bench.stages.teachers import (
@@ -54,6 +53,7 @@ from dadpo_bench.stages.teachers import (
     teacher_signals,
 )
 from dadpo_bench.store import insert_missing, save_task, schema
+from dadpo_bench.tasks import Task
 from dadpo_bench.types import Example, Pair
 from dadpo_bench.watching import watched
 
@@ -306,40 +306,55 @@ def _trained_of(run: _Run, name: str, seed: int) -> LocalModel:
     return _trained(run, name, seed, start, data)
 
 
-def _entrants(run: _Run) -> Iterator[tuple[str, str, int | None, Mapping[str, Any], AnyTeacher]]:
-    """(name, kind, seed, settings, model) of everybody who answers held-out prompts."""
-    yield TEACHER, TEACHER, None, {}, run.teacher
-    yield STUDENT, STUDENT, None, {}, run.student
+class _Entrant(NamedTuple):
+    name: str
+    kind: str
+    seed: int | None
+    settings: Mapping[str, Any]
+    model: AnyTeacher
+
+
+def _entrants(run: _Run) -> Iterator[_Entrant]:
+    """Everybody who answers held-out prompts."""
+    yield _Entrant(TEACHER, TEACHER, None, {}, run.teacher)
+    yield _Entrant(STUDENT, STUDENT, None, {}, run.student)
     for (name, seed), model in run.models.items():
-        yield name, "method", seed, run.plan.recipe.method_settings(name), model
+        yield _Entrant(name, "method", seed, run.plan.recipe.method_settings(name), model)
 
 
 def _responses(run: _Run) -> None:
-    recipe, bench = run.plan.recipe, run.bench
-    evaluation = recipe.evaluation
-    if evaluation.kl_prompts and isinstance(run.teacher, ServedModel):
-        bench.reporter.say("  no KL columns: an endpoint gives no distribution over the vocabulary")
-    for name, kind, seed, settings, model in _entrants(run):
-        label = name if seed is None else f"{name}, seed {seed}"
-        key = enter(bench, run.plan.protocol_key, name, kind, seed, settings, model.key)
-        for task in run.plan.tasks:
-            drawing = run.plan.drawing(task)
-            answer(bench, key, task, teacher_responses(bench, model, task.prompts, drawing, f"{label}: {task.name}"))
-            if isinstance(model, ServedModel) or isinstance(run.teacher, ServedModel) or kind == TEACHER:
-                continue
-            prompts = task.prompts[: evaluation.kl_prompts]
-            limit = evaluation.sampling.max_new_tokens
-            kl = divergences(bench, model, run.teacher, prompts, limit, f"{label}: {task.name}")
+    """All that is owed is sampled in one go, and so is the KL; then everybody is entered with what they answered."""
+    bench, keys = run.bench, _keys(run)
+    places = [(who, task) for who in _entrants(run) for task in run.plan.tasks]
+    here = [(who.model, task.prompts, run.plan.drawing(task)) for who, task in places if _is_local(who.model)]
+    drawn = iter(draw_all(bench, here, f"answers of {len(keys)} models"))
+    for who, task in places:
+        drawing, label = run.plan.drawing(task), f"{who.name}: {task.name}"
+        local = _is_local(who.model)
+        given = next(drawn) if local else teacher_responses(bench, who.model, task.prompts, drawing, label)
+        answer(bench, keys[who.name, who.seed], task, given)
+    _divergences(run, [(who, task) for who, task in places if who.kind != TEACHER])
+
+
+def _is_local(model: AnyTeacher) -> TypeGuard[LocalModel]:
+    return isinstance(model, LocalModel)
+
+
+def _divergences(run: _Run, places: Sequence[tuple[_Entrant, Task]]) -> None:
+    evaluation, teacher = run.plan.recipe.evaluation, run.teacher
+    if not evaluation.kl_prompts:
+        return
+    if not _is_local(teacher):
+        run.bench.reporter.say("  no KL columns: an endpoint gives no distribution over the vocabulary")
+        return
+    wanted = [(who.model, task.prompts[: evaluation.kl_prompts]) for who, task in places if _is_local(who.model)]
+    found = divergences(run.bench, wanted, teacher, evaluation.sampling.max_new_tokens)
+    keys = _keys(run)
+    with run.bench.store.write() as session:
+        for (who, task), kl in zip(places, found, strict=True):
             if kl is not None:
-                with bench.store.write() as session:
-                    session.merge(
-                        schema.ContestantDivergence(
-                            contestant_key=key,
-                            task_key=task.key,
-                            from_teacher=kl.from_teacher,
-                            to_teacher=kl.to_teacher,
-                        )
-                    )
+                place = {"contestant_key": keys[who.name, who.seed], "task_key": task.key}
+                session.merge(schema.ContestantDivergence(**place, **asdict(kl)))
 
 
 def _keys(run: _Run) -> dict[tuple[str, int | None], str]:

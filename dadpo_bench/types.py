@@ -252,6 +252,13 @@ class PointwiseJudge(Protocol):
         ...
 
 
+class LocalJudge(Protocol):
+    """A pointwise judge whose model is on the machine that works: on a cluster it is loaded by every worker."""
+
+    share: int
+    """Responses that a worker is given at a time."""
+
+
 class PaidJudge(Protocol):
     """What a judge of either kind may tell and be told besides, where asking takes money or long.
 

@@ -69,6 +69,7 @@ class _Likelihood(ABC):
     """What the two judges share: the scoring model, the batches and the sum."""
 
     name: str
+    share = 8
 
     def __init__(self, config: LikelihoodConfig, context: JudgeContext) -> None:
         self._config = config

@@ -39,6 +39,7 @@ class Reward:
     """
 
     name = "reward"
+    share = 8
 
     def __init__(self, config: RewardConfig, _context: JudgeContext) -> None:
         self._scoring = ScoringModel(partial(_found, config.model), config.chat_template, load_reward_model)

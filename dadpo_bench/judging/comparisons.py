@@ -37,6 +37,7 @@ from dadpo_bench.types import (
     PanelJudge,
     PointwiseJudge,
     Rating,
+    Response,
     Verdict,
     content_key,
 )
@@ -206,11 +207,29 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label
     pointwise: PointwiseJudge = judge.judge
     with _keeping(bench, judge, schema.Rating, questions, label, "ratings") as keep:
         if asked:
-            for index, rating in pointwise.rate(questions):
+            for index, rating in _ratings(bench, pointwise, questions):
                 keep(rating, rating.value is not None, {"response_key": asked[index].key})
     with bench.store.write() as session:
         share_ratings(session, judge.key, several)
     return keep.reasons
+
+
+def _ratings(bench: Bench, judge: PointwiseJudge, responses: Sequence[Response]) -> Iterator[tuple[int, Rating]]:
+    """By workers, where there are several and the judge's model may be loaded by each."""
+    size = getattr(judge, "share", 0) if bench.engine.spreads else 0
+    if not size:
+        yield from judge.rate(responses)
+        return
+    items = [(start, responses[start : start + size]) for start in range(0, len(responses), size)]
+
+    def rate(item: tuple[int, Sequence[Response]]) -> list[tuple[int, Rating]]:
+        return [(item[0] + index, rating) for index, rating in judge.rate(item[1])]
+
+    def name(item: tuple[int, Sequence[Response]]) -> str:
+        return f"responses from that to prompt {item[1][0].prompt.id or item[1][0].prompt.key} on"
+
+    for _, ratings in bench.engine.map(lambda: rate, items, name):
+        yield from ratings
 
 
 def _compare(

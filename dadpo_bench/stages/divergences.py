@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dadpo_bench.models import Branching, chat_tokenizer, frozen, load_model, tokenizer_key
+from sqlalchemy import select
+
+from dadpo_bench.models import Branching, chat_tokenizer, frozen, tokenizer_key
 from dadpo_bench.models.divergence import Total, kl_divergence
 from dadpo_bench.stages.bench import Bench, LocalModel
-from dadpo_bench.stages.responses import Stored, collect_responses
+from dadpo_bench.stages.held import Held
+from dadpo_bench.stages.responses import Request, Stored, collect_all_responses
 from dadpo_bench.store import insert_missing, schema
+from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import Prompt, Sampling, content_key
 
 
@@ -26,42 +30,57 @@ class Kl:
 @dataclass(frozen=True)
 class _Direction:
     key: str
+    model: LocalModel
+    teacher: LocalModel
     samples: tuple[tuple[Branching, Branching], ...]
     reverse: bool
 
 
 def divergences(
-    bench: Bench, model: LocalModel, teacher: LocalModel, prompts: Sequence[Prompt], limit: int, label: str
-) -> Kl | None:
-    """Both divergences on samples at temperature 1, top-p 1, of each prompt's first turn.
+    bench: Bench, wanted: Sequence[tuple[LocalModel, Sequence[Prompt]]], teacher: LocalModel, limit: int
+) -> list[Kl | None]:
+    """Of each model both divergences, on samples at temperature 1, top-p 1, of each of its prompts' first turn.
 
-    None where the two models' tokenizers differ: there is no shared vocabulary to sum over.
+    All that is owed is drawn, and measured, in one go. None where a model's tokenizer is not the teacher's: there is no
+    shared vocabulary to sum over.
     """
-    if not prompts or tokenizer_key(model.directory) != tokenizer_key(teacher.directory):
-        return None
-    first = [Prompt(id=p.id, turns=p.turns[:1], category=p.category, system=p.system) for p in prompts]
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=limit)
-    directions = []
-    for speaker, reverse in ((teacher, False), (model, True)):
-        drawn = collect_responses(bench, speaker, first, sampling, 0, f"{label}: samples of {speaker.name}")
-        directions.append(_direction(model, teacher, drawn, reverse))
+    shared = [bool(prompts) and _shares_vocabulary(model, teacher) for model, prompts in wanted]
+    requests = [
+        Request(speaker, _first_turns(prompts), sampling, 0)
+        for (model, prompts), there in zip(wanted, shared, strict=True)
+        if there
+        for speaker in (teacher, model)
+    ]
+    drawn = iter(collect_all_responses(bench, requests, "samples for the KL columns"))
+    directions = [
+        [_direction(model, teacher, next(drawn), reverse) for reverse in (False, True)] if there else []
+        for (model, _), there in zip(wanted, shared, strict=True)
+    ]
+    every = {direction.key: direction for both in directions for direction in both}
+    totals: dict[str, Total] = {}
     with bench.store.read() as session:
-        known = {d.key: row for d in directions if (row := session.get(schema.Divergence, d.key))}
-    totals = {key: Total(row.nats, row.tokens) for key, row in known.items()}
-
-    def make() -> _Measure:
-        return _Measure(model, teacher)
-
-    owed = [d for d in directions if d.key not in totals]
-    with bench.reporter.bar(f"{label}: KL", len(owed), "directions") as bar:
-        for direction, total in bench.engine.map(make, owed, _named):
+        for some in chunks(list(every)):
+            query = select(schema.Divergence).where(schema.Divergence.key.in_(some))
+            totals |= {row.key: Total(row.nats, row.tokens) for row in session.scalars(query)}
+    owed = [direction for key, direction in every.items() if key not in totals]
+    with bench.reporter.bar("KL from and to the teacher", len(owed), "directions") as bar:
+        for direction, total in bench.engine.map(_Measure, owed, _named):
             with bench.store.write() as session:
                 fresh = {"key": direction.key, "nats": total.nats, "tokens": total.tokens}
                 insert_missing(session, schema.Divergence, [fresh])
             totals[direction.key] = total
             bar.advance(1, bench.engine.workers)
-    rates = [totals[d.key].nats / totals[d.key].tokens for d in directions]
-    return Kl(from_teacher=rates[0], to_teacher=rates[1])
+    rates = [[totals[d.key].nats / totals[d.key].tokens for d in both] for both in directions]
+    return [Kl(*both) if both else None for both in rates]
+
+
+def _shares_vocabulary(model: LocalModel, teacher: LocalModel) -> bool:
+    return tokenizer_key(model.directory) == tokenizer_key(teacher.directory)
+
+
+def _first_turns(prompts: Sequence[Prompt]) -> list[Prompt]:
+    return [Prompt(id=p.id, turns=p.turns[:1], category=p.category, system=p.system) for p in prompts]
 
 
 def _direction(model: LocalModel, teacher: LocalModel, drawn: Sequence[Stored], reverse: bool) -> _Direction:
@@ -77,18 +96,18 @@ def _direction(model: LocalModel, teacher: LocalModel, drawn: Sequence[Stored], 
     samples = tuple(map(rendered, drawn))
     ids = [[list(side.prompt), list(side.continuations[0])] for sample in samples for side in sample]
     key = content_key("kl", p.key, q.key, ids, str(frozen()))
-    return _Direction(key, samples, reverse)
+    return _Direction(key, model, teacher, samples, reverse)
 
 
 def _named(direction: _Direction) -> str:
-    return "KL to the teacher" if direction.reverse else "KL from the teacher"
+    return f"KL of {direction.model.name} {'to' if direction.reverse else 'from'} the teacher"
 
 
 class _Measure:
-    def __init__(self, model: LocalModel, teacher: LocalModel) -> None:
-        self._model = load_model(model.directory, frozen())
-        self._teacher = load_model(teacher.directory, frozen())
+    def __init__(self) -> None:
+        self._held = Held()
 
     def __call__(self, direction: _Direction) -> Total:
-        pair = (self._model, self._teacher) if direction.reverse else (self._teacher, self._model)
-        return kl_divergence(*pair, direction.samples, frozen())
+        pair = (direction.model, direction.teacher) if direction.reverse else (direction.teacher, direction.model)
+        first, second = self._held(frozen(), *pair)
+        return kl_divergence(first, second, direction.samples, frozen())

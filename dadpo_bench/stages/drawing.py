@@ -8,7 +8,7 @@ from typing import Any
 
 from dadpo_bench import registry
 from dadpo_bench.stages.bench import Bench, LocalModel
-from dadpo_bench.stages.responses import Stored, collect_responses
+from dadpo_bench.stages.responses import Request, Stored, collect_all_responses
 from dadpo_bench.types import Prompt, Sampling
 
 BY_CATEGORY = "by category"
@@ -49,12 +49,23 @@ def temperatures_of(task: str) -> Mapping[str, float]:
 
 def draw(bench: Bench, model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing, label: str) -> list[Stored]:
     """A local model's responses, those of a temperature together; only batches not in the store are sampled."""
+    return draw_all(bench, [(model, prompts, drawing)], label)[0]
+
+
+def draw_all(
+    bench: Bench, wanted: Sequence[tuple[LocalModel, Sequence[Prompt], Drawing]], label: str
+) -> list[list[Stored]]:
+    """`draw` of each, all that is owed in one go."""
+    requests = [_requests(*one) for one in wanted]
+    found = iter(collect_all_responses(bench, [request for some in requests for request in some], label))
+    return [[stored for _ in some for stored in next(found)] for some in requests]
+
+
+def _requests(model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing) -> list[Request]:
     groups: dict[float, list[Prompt]] = {}
     for prompt in prompts:
         groups.setdefault(drawing.of(prompt).temperature, []).append(prompt)
-    found: list[Stored] = []
-    for temperature, group in groups.items():
-        named = label if len(groups) == 1 else f"{label}, temperature {temperature:g}"
-        sampling = drawing.sampling.model_copy(update={"temperature": temperature})
-        found += collect_responses(bench, model, group, sampling, drawing.seed or 0, named)
-    return found
+    return [
+        Request(model, group, drawing.sampling.model_copy(update={"temperature": temperature}), drawing.seed or 0)
+        for temperature, group in groups.items()
+    ]

@@ -1,0 +1,105 @@
+"""The whole of a run on a simulated cluster on 127.0.0.1, a machine of which is lost on the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import environment, program, write_recipe
+
+pytest.importorskip("ray", reason="pip install 'dadpo-bench[ray]'")
+
+QUIET = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: nothing listens but on 127.0.0.1
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_worker_niceness": "0",
+}
+KEPT = {
+    "responses": "key, batch_key, model_key, prompt_key, replies",
+    "signals": "model_key, tokens_key, precision, total, tokens",
+    "divergences": "key, nats, tokens",
+    "ratings": "judge_key, response_key, value",
+    "models": "key",
+    "scores": "*",
+}
+"""What a run gives, wherever it runs."""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without cores, and two machines with one."""
+    for name, value in (environment() | QUIET).items():
+        monkeypatch.setenv(name, value)
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made.machines = [made.add_node(num_cpus=1) for _ in range(2)]
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+def kept(store: Path) -> dict[str, list[str]]:
+    with closing(sqlite3.connect(store)) as raw:
+        return {
+            table: sorted(map(repr, raw.execute(f"SELECT {columns} FROM {table}"))) for table, columns in KEPT.items()
+        }
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_machine_gives_what_this_process_gives(
+    cluster: Any, tiny_models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = write_recipe(tiny_models, tmp_path)
+    here = ["run", "dadpo", "--recipe", recipe, "--store"]
+    alone = program(*here, tmp_path / "alone.sqlite3")
+    assert alone.returncode == 0, alone.stderr
+    command = [sys.executable, "-m", "dadpo_bench", *map(str, here), str(tmp_path / "far.sqlite3")]
+    environ = environment() | QUIET
+    with subprocess.Popen(
+        [*command, "--engine", cluster.address],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        while run.stdout.readline().strip() != "student-responses":
+            assert run.poll() is None, run.communicate()
+        cluster.remove_node(cluster.machines[1], allow_graceful=False)
+        said, errors = run.communicate(timeout=500)
+    assert run.returncode == 0, (said, errors)
+    assert "Traceback" not in errors
+    assert kept(tmp_path / "far.sqlite3") == kept(tmp_path / "alone.sqlite3")
+
+
+def test_nobody_at_an_address_is_told_at_once(bench: Any, tiny_recipe: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = bench("run", "dadpo", "--recipe", tiny_recipe, "--engine", f"ray://127.0.0.1:{port}")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert f"--engine ray://127.0.0.1:{port}: nobody answers there" in told.stderr
+
+
+@pytest.mark.parametrize("engine", ["slurm", "http://x:1", "ray:/x"])
+def test_what_is_no_engine_is_refused(bench: Any, tiny_recipe: Path, engine: str) -> None:
+    told = bench("run", "dadpo", "--recipe", tiny_recipe, "--engine", engine)
+    assert (told.returncode, "choose local, ray, or a cluster's HOST:PORT" in told.stderr) == (2, True)
+
+
+def test_ray_is_needed_by_nothing_else(tmp_path: Path) -> None:
+    code = "import sys, dadpo_bench.engine, dadpo_bench.pipeline; assert 'ray' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
