@@ -50,7 +50,7 @@ def fickle() -> Any:
 
 
 def judge_of(bench: Bench, url: str) -> OpenJudge:
-    config = score_config(model="j", base_url=url, backoff_seconds=0)
+    config = score_config(model="j", base_url=url, backoff_seconds=0, concurrency=1)  # rated in the order asked
     return note_judge(bench, "chat-score:j", chat_score, ChatScore(config, JudgeContext(Path, None)))
 
 
