@@ -14,6 +14,7 @@ from dadpo_bench.counts import counted
 from dadpo_bench.errors import Interrupted, UserError, WorkError
 from dadpo_bench.interrupts import finishing
 from dadpo_bench.models.memory import release_memory
+from dadpo_bench.ray_environment import prepare
 from dadpo_bench.recipe import EngineChoice
 from dadpo_bench.types import Checkpoint, Job, Method
 from dadpo_bench.worker import launch
@@ -179,6 +180,7 @@ def open_engine(choice: EngineChoice, options: Sequence[str]) -> Engine:
         return LocalEngine(options)
     if options:
         raise UserError("--launch is for this machine; on Ray write engine.gpus_per_training in the recipe")
+    prepare(here=not (choice.address or os.environ.get("RAY_ADDRESS")))
     try:
         from dadpo_bench.on_ray import RayEngine
     except ModuleNotFoundError as error:

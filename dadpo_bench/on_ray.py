@@ -78,22 +78,21 @@ class RayEngine:
             raise
 
     def _connect(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         address = self._choice.address or os.environ.get("RAY_ADDRESS")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if address:
             _check_reachable(address)
         else:
-            options |= {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
-            os.environ.setdefault("RAY_worker_niceness", "0")  # nothing else is to come first on this machine
+            options |= {"include_dashboard": False}
         try:
             ray.init(address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--engine {address or 'ray'}: {' '.join(str(error).split())[:300]}") from error
+            hint = "; a cluster that asks for a token wants RAY_AUTH_TOKEN here" if address else ""
+            raise UserError(f"--engine {address or 'ray'}: {' '.join(str(error).split())[:300]}{hint}") from error
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        with suppress(Exception):  # no part of Ray's interface: without it, its remarks stand amid the bars
+            _ray._private.ray_logging.global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
 
     def _place(self) -> None:
         """How many workers there are, and that one has a place and computes as all will."""
@@ -102,8 +101,11 @@ class RayEngine:
         gpus = self._choice.gpus_per_worker if self._choice.gpus_per_worker is not None else float(any_gpu)
         self._wide = self._choice.gpus_per_training if self._choice.gpus_per_training is not None else int(any_gpu)
         cpus = self._choice.cpus_per_worker
-        probe = ray.remote(num_cpus=cpus, num_gpus=gpus)(_probe).remote()
-        done, _ = ray.wait([probe], timeout=_PLACE_SECONDS)
+        try:
+            probe = ray.remote(num_cpus=cpus, num_gpus=gpus)(_probe).remote()
+            done, _ = ray.wait([probe], timeout=_PLACE_SECONDS)
+        except ImportError as error:  # told at once by Ray's client
+            raise UserError(f"the cluster's machines cannot work: {error}; install dadpo-bench there") from error
         if not done:
             raise UserError(
                 f"the cluster has no place for a worker of {cpus:g} cores and {gpus:g} GPUs: it has "
@@ -112,7 +114,9 @@ class RayEngine:
         try:
             version, dtype = ray.get(probe)
         except ray.exceptions.RayError as error:
-            raise UserError(f"the cluster's machines cannot work: {_last_line(error)}") from error
+            raise UserError(
+                f"the cluster's machines cannot work: {_last_line(error)}; is dadpo-bench there?"
+            ) from error
         if "DADPO_BENCH_DTYPE" not in os.environ:
             compute_in(dtype)
         self._needs = _Needs(cpus, gpus, str(compute_dtype()).removeprefix("torch."), __version__)
@@ -216,8 +220,7 @@ def _stream(make: bytes, rows: list[dict[str, Any]], size: int, needs: _Needs) -
         compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=needs.cpus,
         num_gpus=needs.gpus,
-        max_restarts=-1,
-        max_task_retries=_RETRIES,
+        ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
     )
     yield from worked.iter_rows()
 

@@ -159,8 +159,8 @@ def run(
     judge_of(plan)  # a missing key is told before anything is made
     check_key(chosen.teacher)
     opened = open_store(store)
-    if chosen.engine.artefacts:
-        opened.artefacts = Path(chosen.engine.artefacts).expanduser().absolute()
+    # Absolute: who works elsewhere has another working directory.
+    opened.artefacts = Path(chosen.engine.artefacts or opened.artefacts).expanduser().absolute()
     reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
     arguments: dict[str, Any] = {
         "methods": methods,

@@ -36,7 +36,7 @@ TRAINER_VERSION = 4
 
 def student_of(bench: Bench, recipe: Recipe, prompts: Sequence[Prompt]) -> LocalModel:
     """The bare student: the recipe's own model, pruned where it says so, from the teacher where it names none."""
-    source = find(recipe.student.model or recipe.teacher.model)
+    source = find(recipe.student.model or recipe.teacher.model).absolute()
     template = recipe.student.chat_template or (None if recipe.student.model else recipe.teacher.chat_template)
     settings = recipe.student.prune
     chat_tokenizer(str(source), template)
@@ -302,7 +302,7 @@ def note_model(bench: Bench, name: str, directory: Path, template: str | None) -
     row = {"key": key, "name": name, "parameters": parameters_of(directory), "config": config_of(directory)}
     with bench.store.write() as session:
         insert_missing(session, schema.Model, [row])
-    return LocalModel(name, directory, key, template)
+    return LocalModel(name, directory.absolute(), key, template)
 
 
 def parameters_of(directory: Path) -> int:
