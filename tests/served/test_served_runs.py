@@ -208,10 +208,10 @@ def test_ctrl_c_lets_what_is_in_flight_arrive_and_the_same_call_goes_on(
     with teaching(directory) as server:
         scores = server._scores
 
-        def interrupting(sequences: list[list[int]]) -> list[list[float]]:
+        def interrupting(sequences: list[list[int]], salt: str) -> list[list[float]]:
             if server.scored == 3:
                 interrupt_main()
-            return scores(sequences)
+            return scores(sequences, salt)
 
         monkeypatch.setattr(server, "_scores", interrupting)
         with pytest.raises(KeyboardInterrupt):
@@ -257,7 +257,7 @@ def test_what_stays_unscored_is_told_and_owed(
         monkeypatch.setattr(
             model.scorer,
             "scores",
-            lambda batches, server=None: ((i, "api error" if i < 2 else s) for i, s in scores(batches, server)),
+            lambda batches: ((i, "api error" if i < 2 else s) for i, s in scores(batches)),
         )
         with pytest.raises(WorkError, match=r"2 responses unscored \(api error\); run the same command again"):
             collect(bench, model, pairs)
