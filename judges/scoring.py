@@ -47,6 +47,7 @@ class _Servers(Servers[[str, JsonObject, Read, Server | None], Any]):
     role = "teacher"
     otherwise = "name the variable that holds it by teacher.api_key_env"
     address = "teacher.endpoint"
+    key_setting = "teacher.api_key_env"
     config: ScoringConfig
 
     @property
