@@ -44,7 +44,7 @@ class Teacher(Value):
     api_key_env: str | None = Field(
         None,
         description="NAME, in capitals, of the environment variable that holds the endpoint's key, never the key "
-        "itself; OPENAI_API_KEY if left out. A local endpoint needs none.",
+        "itself. Left out: none is sent to vllm and sglang; OPENAI_API_KEY's is to openai, unless it is local.",
     )
     concurrency: int | None = Field(None, ge=1, description="Requests in flight at once at each URL; 8 if left out.")
     timeout_seconds: float | None = Field(

@@ -367,10 +367,11 @@ class TokenScorer(Protocol):
     """Where it is asked, as messages name it."""
 
     def scores(
-        self, batches: Sequence[Sequence[Continuation]], server: int | None = None
+        self, batches: Sequence[Sequence[Continuation]], server: int | None = None, salt: str = ""
     ) -> Generator[tuple[int, list[list[float]] | str]]:
         """Yield (index, log-prob of every token of every continuation of that batch), each batch one request, as they
-        arrive; or the reason why there are none. Of one server alone where it is told which.
+        arrive; or the reason why there are none. Of one server alone where it is told which. What a server's prefix
+        cache holds under another `salt` it does not use.
 
         Raises `UserError` where what the server gives cannot be what was asked for, `WorkError` where none is up or
         they keep failing; what was yielded before stands.

@@ -61,6 +61,7 @@ class _Teacher(_Endpoint):
     option = "--set 'teacher.{}'"
     otherwise = "name the variable that holds it by teacher.api_key_env"
     address = "teacher.endpoint"
+    key_setting = "teacher.api_key_env"
 
 
 class Answering:

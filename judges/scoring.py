@@ -47,6 +47,7 @@ class _Servers(Servers[[str, JsonObject, Read, Server | None], Any]):
     role = "teacher"
     otherwise = "name the variable that holds it by teacher.api_key_env"
     address = "teacher.endpoint"
+    key_setting = "teacher.api_key_env"
     config: ScoringConfig
 
     @property
@@ -103,14 +104,16 @@ class Scoring:
         self._requests = self._tokens = 0
 
     def scores(
-        self, batches: Sequence[Sequence[Continuation]], server: int | None = None
+        self, batches: Sequence[Sequence[Continuation]], server: int | None = None, salt: str = ""
     ) -> Generator[tuple[int, list[list[float]] | str], None, None]:
         """As of `TokenScorer`."""
         path, send, read = _PROTOCOLS[self._source.config.protocol]
         only = None if server is None else self._source.pool.servers[server]
+        salted = {"cache_salt": salt} if salt else {}  # both have it by this name; older ones do not know it
 
         async def scored(ask: Ask, batch: Sequence[Continuation]) -> list[list[float]] | str:
-            found: list[list[float]] = await ask(path, send(self._source.model, batch), partial(read, batch), only)
+            body = {**send(self._source.model, batch), **salted}
+            found: list[list[float]] = await ask(path, body, partial(read, batch), only)
             self._requests += 1
             self._tokens += sum(continuation.tokens for continuation in batch)
             return found
@@ -123,7 +126,7 @@ class Scoring:
         async def counted(ask: Ask, prompt: Prompt) -> int | str:
             messages = [message.model_dump() for message in prompt.messages()]
             body = {"model": self._source.model, "messages": messages, "max_tokens": 1, "temperature": 0}
-            found: int = await ask("/v1/chat/completions", body, _prompt_tokens, None)
+            found: int | str = await ask("/v1/chat/completions", body, _prompt_tokens, None)
             return found
 
         return self._asking.all(prompts, counted, _reason)
@@ -137,11 +140,10 @@ class Scoring:
         return f"{self._requests:,} requests, {self._tokens:,} tokens read{self._source.left_out}"
 
 
-def _prompt_tokens(completion: Any) -> int:
-    try:
-        return int(completion["usage"]["prompt_tokens"])
-    except (KeyError, TypeError) as error:
-        raise ValueError("no usage") from error
+def _prompt_tokens(completion: Any) -> int | str:
+    usage = completion.get("usage") if isinstance(completion, dict) else None
+    counted = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return counted if isinstance(counted, int) else "the server counts no tokens"
 
 
 def _reason(why: Unanswered) -> str:

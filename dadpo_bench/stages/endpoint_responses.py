@@ -43,7 +43,7 @@ class RemoteModel:
         """What decides an answer, beside the prompt and the temperature."""
         known = dict(self.answerer.identity())
         if self.vouched:
-            del known["host"]
+            known.pop("host", None)
         return known
 
 

@@ -6,6 +6,7 @@ another model's, trains a student without a sign that anything is wrong.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from dadpo_bench.models import (
 from dadpo_bench.models.memory import release_memory
 from dadpo_bench.stages.served import ServedModel
 from dadpo_bench.stages.served_signals import token_scores_at
+from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import Continuation, Prompt
 
 SAMPLE = 8
@@ -82,18 +84,16 @@ def check_parity(
 
     Each server that is up is asked twice, in another order and other batches; they are held against each other, and
     against local weights where the recipe names some. Servers may be started anew between two runs, so what a run owes
-    is checked again in it.
+    is checked again in it. The last of `continuations` are taken, under a salt of their own: a cache that held them
+    already would answer both times alike, and wrong.
     """
-    few = list(continuations[:SAMPLE])
+    few, salt = list(continuations[-SAMPLE:]), secrets.token_hex(8)
     yield _template(model, tokenizer, prompts)
     first: list[list[float]] | None = None
     for place, name in enumerate(model.scorer.servers):
         try:
-            once = token_scores_at(model, [few], place)
-            backward = few[::-1]
-            again = token_scores_at(
-                model, [backward[i : i + SMALL_BATCH] for i in range(0, len(few), SMALL_BATCH)], place
-            )[::-1]
+            once = token_scores_at(model, [few], place, salt)
+            again = token_scores_at(model, list(chunks(few[::-1], SMALL_BATCH)), place, salt)[::-1]
         except WorkError as error:
             if len(model.scorer.servers) == 1:
                 raise

@@ -82,7 +82,9 @@ class ServedModel:
         teacher = self.teacher
         # Whatever speaks vLLM's or SGLang's protocol has OpenAI's at /v1.
         urls = [url.rstrip("/").removesuffix("/v1") + "/v1" for url in teacher.urls]
-        given = {"api_key_env": teacher.api_key_env, "concurrency": teacher.concurrency}
+        # A key that is set for a judge must not go to servers of one's own.
+        nameless = None if teacher.protocol == "openai" else ""
+        given = {"api_key_env": teacher.api_key_env or nameless, "concurrency": teacher.concurrency}
         return {
             "model": teacher.model,
             "base_url": teacher.urls if teacher.protocol == "openai" else tuple(urls),

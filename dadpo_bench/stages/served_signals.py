@@ -44,7 +44,7 @@ def collect_served_signals(
 ) -> list[Pair]:
     """As `collect_signals`, a response at a time: only those not in the store are sent.
 
-    `before` is called where something is owed, with all that is read. The first Ctrl-C lets what is in flight arrive.
+    `before` is called with what is owed, if anything is. The first Ctrl-C lets what is in flight arrive.
     Raises `WorkError` where responses stay unscored, `UserError` where the server takes none so long.
     """
     branchings = [tokenizer.branching(p.prompt, [p.chosen, p.rejected], sampled=sampled) for p in pairs]
@@ -68,7 +68,7 @@ def collect_served_signals(
 
     with bench.reporter.bar(label, len(owed), "responses") as bar:
         if owed:
-            before(list(continuations.values()))
+            before(list(owed.values()))
             found = model.scorer.scores(batches)
             with finishing(finish), closing(found):
                 for place, scores in found:
@@ -105,14 +105,14 @@ def served_scores(model: ServedModel) -> Scores:
 
 
 def token_scores_at(
-    model: ServedModel, batches: Sequence[Sequence[Continuation]], server: int | None = None
+    model: ServedModel, batches: Sequence[Sequence[Continuation]], server: int | None = None, salt: str = ""
 ) -> list[list[float]]:
-    """Log-prob of every token of every continuation, in order; of one server alone where it is told which.
+    """Log-prob of every token of every continuation, in order; see `TokenScorer.scores`.
 
     Raises `WorkError` where some have none, `UserError` where the server takes none so long.
     """
     found: dict[int, list[list[float]]] = {}
-    with closing(model.scorer.scores(batches, server)) as answers:
+    with closing(model.scorer.scores(batches, server, salt)) as answers:
         for place, scores in answers:
             if isinstance(scores, str):
                 why = _told(scores, batches[place], model)

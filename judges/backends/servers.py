@@ -67,7 +67,7 @@ class ServersConfig(Value):
     api_key_env: str = Field(
         "OPENAI_API_KEY",
         description="NAME, in capitals, of the environment variable that holds the API key, never the key itself. "
-        "A local endpoint needs none.",
+        "A local endpoint needs none. Empty: none is looked for.",
     )
     key_header: str = Field(
         "Authorization",
@@ -111,7 +111,7 @@ class ServersConfig(Value):
     @field_validator("api_key_env")
     @classmethod
     def _is_a_name(cls, variable: str) -> str:
-        if not re.fullmatch(_VARIABLE, variable):
+        if variable and not re.fullmatch(_VARIABLE, variable):
             raise ValueError("write the NAME, in capitals, of the environment variable that holds the key")
         return variable
 
@@ -137,6 +137,8 @@ class Servers(Source[P, A]):
     """What to do without a key."""
     address = "base_url"
     """The setting that says where it is."""
+    key_setting = "api_key_env"
+    """The one that says where its key is."""
 
     def __init__(self, config: ServersConfig, *, key: bool = True) -> None:
         super().__init__()
@@ -249,6 +251,8 @@ class Servers(Source[P, A]):
 
     def _key(self) -> str:
         """`none` where none is needed."""
+        if not self.config.api_key_env:
+            return "none"
         local = all(host_of(parts) == LOCAL for parts in self._parts)
         missing = f"no API key: set {{}}, or {self.otherwise}"
         return _secret(self.config.api_key_env, "none" if local else "", missing)
@@ -285,10 +289,11 @@ class Servers(Source[P, A]):
 
     def _meaning(self, fault: Fault) -> Exception:
         status, error = fault.status, fault.error
-        secrets = ", ".join([self.config.api_key_env, *self.config.headers.values()])
+        variables = filter(None, [self.config.api_key_env, *self.config.headers.values()])
+        secrets = ", ".join(variables) or f"name the variable that holds it ({self.key_setting})"
         remedies = {
             401: f"it does not accept the API key: check {secrets}",
-            403: f"the API key in {self.config.api_key_env} may not use model '{self.model}'",
+            403: f"the API key in {self.config.api_key_env or 'no variable'} may not use model '{self.model}'",
             404: f"no model '{self.model}' or no API there: check the model's name and {self.address}",
             **dict.fromkeys(
                 (301, 302, 303, 307, 308), f"the API is elsewhere, and keys are not sent on: set {self.address}"

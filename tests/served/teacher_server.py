@@ -70,7 +70,7 @@ class TeacherServer:
         self._directory = directory
         self._tokenizer = chat_tokenizer(str(directory))
         self._model = load_model(directory, precision)
-        self._read: list[tuple[int, ...]] = []
+        self._read: list[tuple[str, tuple[int, ...]]] = []
         self._lock = threading.Lock()
         routes = {
             "/health": self._health,
@@ -155,7 +155,7 @@ class TeacherServer:
                 400, f"This model's maximum context length is {self.knobs.context} tokens, and there are {longest}."
             )
         choices = []
-        for index, scores in enumerate(await asyncio.to_thread(self._scores, sequences)):
+        for index, scores in enumerate(await asyncio.to_thread(self._scores, sequences, body.get("cache_salt", ""))):
             choice: dict[str, Any] = {"index": index, "text": "x", "finish_reason": "length"}
             if self.knobs.prompt_logprobs:
                 places = [
@@ -175,7 +175,9 @@ class TeacherServer:
             told = f"The input ({longest} tokens) is longer than the model's context length"
             return _error(400, f"{told} ({self.knobs.context} tokens).")
         answers = []
-        for ids, start, scores in zip(sequences, starts, await asyncio.to_thread(self._scores, sequences), strict=True):
+        for ids, start, scores in zip(
+            sequences, starts, await asyncio.to_thread(self._scores, sequences, body.get("cache_salt", "")), strict=True
+        ):
             values = [None, *scores[start:]]
             told = self._told(ids)[start:]
             meta = {"prompt_tokens": len(ids), "completion_tokens": 0}
@@ -194,7 +196,7 @@ class TeacherServer:
     def _told(self, ids: list[int]) -> list[int]:
         return [token + 1 for token in ids] if self.knobs.other_ids else ids
 
-    def _scores(self, sequences: list[list[int]]) -> list[list[float]]:
+    def _scores(self, sequences: list[list[int]], salt: str = "") -> list[list[float]]:
         """Of every token but the first."""
         knobs = self.knobs
         before = [self._tokenizer.end_of_turn_id] if knobs.own_bos else []
@@ -206,13 +208,13 @@ class TeacherServer:
             if knobs.coarse:
                 found = [[round(score / knobs.coarse) * knobs.coarse for score in scores] for scores in found]
             if knobs.prefix_cache:
-                found = [self._stale(tuple(ids), scores) for ids, scores in zip(sequences, found, strict=True)]
+                found = [self._stale(salt, tuple(ids), scores) for ids, scores in zip(sequences, found, strict=True)]
         return found
 
-    def _stale(self, ids: tuple[int, ...], scores: list[float]) -> list[float]:
-        """Places of a prefix that was read before are never written: they hold what an earlier request left there."""
-        hit = max((_shared(ids, other) for other in self._read), default=0)
-        self._read.append(ids)
+    def _stale(self, salt: str, ids: tuple[int, ...], scores: list[float]) -> list[float]:
+        """Places of a prefix that was read before are never written: they hold what was there, here always the same."""
+        hit = max((_shared(ids, other) for salted, other in self._read if salted == salt), default=0)
+        self._read.append((salt, ids))
         return [-0.01 if place < hit - 1 else score for place, score in enumerate(scores)]
 
 

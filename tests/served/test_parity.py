@@ -52,6 +52,17 @@ def test_a_prefix_cache_that_spoils_log_probs_is_caught_and_named(
         gate(served(server, protocol=protocol), pairs)
 
 
+@PROTOCOLS
+def test_a_cache_that_holds_the_responses_already_is_caught_too(
+    protocol: str, directory: Path, served: Served, pairs: list[Scored]
+) -> None:
+    with teaching(directory, prefix_cache=True) as server:
+        model = served(server, protocol=protocol)
+        for _ in range(2):  # the second time every place would be as stale as the first
+            with pytest.raises(WorkError, match=r"another order.*issue 42019"):
+                gate(model, pairs)
+
+
 def test_a_coarser_format_is_caught_against_local_weights_and_named(
     directory: Path, served: Served, pairs: list[Scored]
 ) -> None:

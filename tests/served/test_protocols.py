@@ -127,7 +127,7 @@ def test_a_token_without_a_finite_log_prob_is_refused(
     with teaching(directory) as server:
         never = float("-inf") if protocol == "vllm" else None  # SGLang's JSON has no infinity
         scores = server._scores
-        monkeypatch.setattr(server, "_scores", lambda ids: [[*row[:-1], never] for row in scores(ids)])
+        monkeypatch.setattr(server, "_scores", lambda *asked: [[*row[:-1], never] for row in scores(*asked)])
         with pytest.raises(UserError, match="no finite log-prob"):
             token_scores_at(served(server, protocol=protocol), [asked])
 

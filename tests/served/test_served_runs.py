@@ -18,18 +18,21 @@ from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
 from dadpo_bench.cli import app
-from dadpo_bench.errors import WorkError
+from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.models import chat_tokenizer
 from dadpo_bench.stages.bench import Bench
+from dadpo_bench.stages.drawing import Drawing
+from dadpo_bench.stages.served import collect_served_responses
 from dadpo_bench.stages.served_signals import collect_served_signals
 from dadpo_bench.stages.signals import Scored
 from dadpo_bench.store import open_store, schema
-from dadpo_bench.types import Pair
+from dadpo_bench.types import Pair, Sampling
 from tests.conftest import environment, program, write_recipe
 from tests.served.conftest import Served
 from tests.served.teacher_server import MODEL, TeacherServer, teaching
 
 KEY = "sk-planted-0123456789abcdef"
+GREEDY = Sampling(temperature=0, max_new_tokens=4)
 
 
 def call(*arguments: object) -> Result:
@@ -145,7 +148,10 @@ def test_any_endpoint_teaches_sft_and_dpo(
         (("run", "dadpo", "--set", "judge_settings={}"), "name another scoring model"),
         (("run", "dadpo", "--set", "student={prune: {ratio: 0.2}}"), "name student.model"),
         (("run", "dadpo", "--set", "teacher.endpoint=http://user:secret@127.0.0.1/v1"), "must hold no user, password"),
-        (("run", "dadpo", "--set", "teacher.endpoint=https://teacher.example"), "no API key: set OPENAI_API_KEY"),
+        (
+            ("run", "dpo", "--set", "teacher={endpoint: https://a.example/v1, model: m, protocol: openai}"),
+            "no API key: set OPENAI_API_KEY, or name the variable that holds it by teacher.api_key_env",
+        ),
     ],
     ids=["kd", "pmi", "prune", "password", "key"],
 )
@@ -208,10 +214,10 @@ def test_ctrl_c_lets_what_is_in_flight_arrive_and_the_same_call_goes_on(
     with teaching(directory) as server:
         scores = server._scores
 
-        def interrupting(sequences: list[list[int]]) -> list[list[float]]:
+        def interrupting(sequences: list[list[int]], salt: str) -> list[list[float]]:
             if server.scored == 3:
                 interrupt_main()
-            return scores(sequences)
+            return scores(sequences, salt)
 
         monkeypatch.setattr(server, "_scores", interrupting)
         with pytest.raises(KeyboardInterrupt):
@@ -257,7 +263,7 @@ def test_what_stays_unscored_is_told_and_owed(
         monkeypatch.setattr(
             model.scorer,
             "scores",
-            lambda batches, server=None: ((i, "api error" if i < 2 else s) for i, s in scores(batches, server)),
+            lambda batches: ((i, "api error" if i < 2 else s) for i, s in scores(batches)),
         )
         with pytest.raises(WorkError, match=r"2 responses unscored \(api error\); run the same command again"):
             collect(bench, model, pairs)
@@ -288,6 +294,20 @@ def test_ports_urls_and_haste_decide_no_key_and_the_name_and_tokenizer_do(
     at_a, at_b = served("http://a.example", **plain), served("http://b.example", **plain)
     assert at_a.key != at_b.key
     assert at_a.key == served("http://a.example:8000/v1", **plain).key
+
+
+def test_a_key_that_is_no_teachers_is_not_sent_to_its_servers(
+    directory: Path, served: Served, bench: Bench, pairs: list[Scored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with teaching(directory) as server:
+        collect(bench, served(server), pairs)
+        list(served(server).scorer.prompt_tokens([pairs[0].prompt]))
+        collect_served_responses(bench, served(server), [pairs[0].prompt], Drawing(GREEDY, {}, 0), "responses")
+        assert {headers["authorization"] for headers in server.headers} == {"Bearer none"}
+        server.knobs.key = "another"
+        with pytest.raises(UserError, match=r"name the variable that holds it \(teacher.api_key_env\)"):
+            collect(bench, served(server, model=MODEL, protocol="sglang"), pairs)
 
 
 def test_the_key_is_sent_and_told_to_nobody(
