@@ -13,6 +13,7 @@ import shutil
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import ray as _ray
 
 from dadpo_bench import __version__, registry
+from dadpo_bench.counts import counted
 from dadpo_bench.engine import Failure, Worker, attempt, succeeded
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.models.precision import compute_dtype, compute_in
@@ -91,8 +93,8 @@ class RayEngine:
             raise UserError(f"--engine {address or 'ray'}: {' '.join(str(error).split())[:300]}{hint}") from error
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with suppress(Exception):  # no part of Ray's interface: without it, its remarks stand amid the bars
-            _ray._private.ray_logging.global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+        # Ray prints on stdout, whatever it was told, that machines are lost: amid the bars, and in what `--json` gives.
+        ray._private.worker.print_to_stdstream = _nothing
 
     def _place(self) -> None:
         """How many workers there are, and that one has a place and computes as all will."""
@@ -130,7 +132,7 @@ class RayEngine:
         now = time.monotonic()
         alive = sum(now - at < _RECENT_SECONDS for at in list(self._seen.values()))
         machines = sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
-        return f"({alive} workers on {machines} machines)"
+        return f"({counted(alive, 'workers')} on {counted(machines, 'machines')})"
 
     def map(
         self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item], name: Callable[[Item], str]
@@ -214,6 +216,7 @@ def _stream(make: bytes, rows: list[dict[str, Any]], size: int, needs: _Needs) -
     context.max_errored_blocks = -1  # one item's block: told as its failure
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     blocks: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     worked = blocks.map(
         _Worker,
         fn_constructor_args=(make, needs),
@@ -442,7 +445,7 @@ def _last_line(error: BaseException) -> str:
     return lines[-1][:300] if lines else type(error).__name__
 
 
-def _nothing(*_: Any) -> None:
+def _nothing(*_: Any, **__: Any) -> None:
     """For callbacks that stay with the starting side."""
 
 
