@@ -89,7 +89,7 @@ class RayEngine:
         try:
             ray.init(address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            hint = "; a cluster that asks for a token wants RAY_AUTH_TOKEN here" if address else ""
+            hint = "; a cluster that asks for a token wants RAY_AUTH_MODE=token here" if address else ""
             raise UserError(f"--engine {address or 'ray'}: {' '.join(str(error).split())[:300]}{hint}") from error
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -223,7 +223,8 @@ def _stream(make: bytes, rows: list[dict[str, Any]], size: int, needs: _Needs) -
         compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=needs.cpus,
         num_gpus=needs.gpus,
-        ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
+        max_restarts=-1,
+        max_task_retries=_RETRIES,
     )
     yield from worked.iter_rows()
 

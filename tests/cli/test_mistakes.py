@@ -290,7 +290,7 @@ def test_a_store_in_a_directorys_place_is_refused(
         ("/dev/null", "no ordinary file"),
         ("/proc/x.sqlite3", "its folder must exist and be writable"),
         ("/proc/x/y.sqlite3", "choose another --store"),
-        ("oracel://host/x", "Can't load plugin"),
+        ("oracel://host/x", "a SQLite file or a PostgreSQL database"),
         ("postgresql://me:secret@127.0.0.1:1/x", "postgresql://"),
     ],
 )
