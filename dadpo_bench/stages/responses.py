@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dadpo_bench.contamination import label
@@ -68,7 +68,13 @@ def collect_all_responses(bench: Bench, requests: Sequence[Request], label: str)
             found |= {(batch.key, s.response.prompt.key): s for s in stored}
             several = batch.model.name if len(requests) > 1 else ""
             bar.advance(len(stored), f"{several} {bench.engine.workers}".strip())
-    return [[found[batch.key, prompt.key] for batch in plan for prompt in batch.prompts] for plan in plans]
+    return [_in_order(request, plan, found) for request, plan in zip(requests, plans, strict=True)]
+
+
+def _in_order(request: Request, plan: Sequence[_Batch], found: Mapping[tuple[str, str], Stored]) -> list[Stored]:
+    """Of its prompts, which batches hold by their lengths: trainings learn in this order."""
+    batch_of = {prompt.key: batch.key for batch in plan for prompt in batch.prompts}
+    return [found[batch_of[prompt.key], prompt.key] for prompt in request.prompts]
 
 
 def _tell_of_long_prompts(bench: Bench, owed: Sequence[_Batch], label: str) -> None:
