@@ -10,9 +10,8 @@ from dadpo_bench.stages.responses import Request, collect_all_responses, collect
 from dadpo_bench.types import Prompt, Sampling
 from tests.empty_store import empty_store
 
-PROMPTS = [
-    Prompt(turns=turns) for turns in (("Say three, please, and then four.",), ("Tea?", "Milk?"), ("Red or blue?",))
-]
+TURNS = (("Say three, please, and then four.",), ("Tea?", "Milk?"), ("Red or blue?",))
+PROMPTS = [Prompt(id=str(place), turns=turns) for place, turns in enumerate(TURNS)]
 GREEDY = Sampling(temperature=0, max_new_tokens=4, batch_size=2)
 
 
