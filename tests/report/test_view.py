@@ -178,3 +178,30 @@ def test_what_a_run_is_at_is_shown_until_it_falls_silent(store: Path, monkeypatc
             assert now.stamp.version != version
             assert "mine: running" not in site.content("index.html")
             assert "stopped, at train" in site.content("runs.html")
+
+
+@needs_chromium
+def test_a_page_follows_what_a_run_is_at_without_being_made_anew(browser: Any, tmp_path: Path) -> None:
+    path = copied(tmp_path / "going.sqlite3")
+    reporter, complaints, asked = silent(), list[str](), list[str]()
+    with closing(open_store(str(path))) as store, reporter.bar("train mine", 1, "steps", "d" * 32) as bar:
+        with store.write() as session:
+            run = session.scalars(select(schema.Run)).first()
+            assert run is not None
+            given = {name: getattr(run, name) for name in ("protocol_key", "started", "arguments", "environment")}
+            session.add(schema.Run(id=78, **given, recipe={"name": "mine"}))
+        watch = Watched(store, 78, reporter, list(Stage))
+        bar.reach(3, 12)
+        watch.enter(Stage.train)
+        with serving(path) as (address, _):
+            page = browser.new_context().new_page()
+            page.on("console", lambda message: complaints.append(message.text))
+            page.goto(f"{address}index.html")
+            page.locator("[data-underway] >> text=3 of 12 steps").wait_for()
+            page.evaluate("document.querySelector('h3').id = 'kept'")
+            page.on("request", lambda request: asked.append(request.url.removeprefix(address)))
+            bar.reach(7, 12)
+            watch.note()
+            page.locator("[data-underway] >> text=7 of 12 steps").wait_for(timeout=20_000)
+            assert page.locator("#kept").count() == 1
+    assert (set(asked), complaints) == ({"live.json"}, [])
