@@ -146,7 +146,8 @@ class RayEngine:
         owed = dict(enumerate(items))
         rows = [{"place": place, "item": cloudpickle.dumps(item)} for place, item in owed.items()]
         arguments = (cloudpickle.dumps(make), rows, min(self._size, len(rows)), self._needs)
-        for row in self._far(*arguments) if ray.util.client.ray.is_connected() else _stream(*arguments):
+        far = ray.util.client.ray.is_connected()
+        for row in _plainly(_far(*arguments) if far else _stream(*arguments)):
             self._seen[row["worker"]] = time.monotonic()
             outcome = cloudpickle.loads(row["outcome"])
             if isinstance(outcome, BaseException):
@@ -154,18 +155,6 @@ class RayEngine:
             if (place := row["place"]) in owed:
                 yield owed.pop(place), outcome
         yield from ((item, Failure("its worker died, and so did those that took it over")) for item in owed.values())
-
-    def _far(self, *arguments: Any) -> Iterator[dict[str, Any]]:
-        """`_stream` on the cluster: Ray Data does not run behind Ray's client."""
-        stage = ray.remote(num_cpus=0)(_Stage).remote(*arguments)
-        try:
-            while (rows := ray.get(stage.take.remote())) is not None:
-                yield from rows
-        except ray.exceptions.RayError as error:
-            raise WorkError(f"the cluster lost this stage: {_last_line(error)}; the same command goes on") from error
-        finally:
-            with suppress(Exception):
-                ray.kill(stage)
 
     def train(self, method: str, job: Job) -> Checkpoint:
         """As of `Engine`. A training whose machine is lost goes on elsewhere, from what it saved last."""
@@ -206,6 +195,25 @@ class RayEngine:
         self._closed.set()
         with suppress(Exception):
             ray.shutdown()
+
+
+def _plainly(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the cluster itself fails with, in a line."""
+    try:
+        yield from rows
+    except ray.exceptions.RayError as error:
+        raise WorkError(f"the cluster lost this stage: {_last_line(error)}; the same command goes on") from error
+
+
+def _far(*arguments: Any) -> Iterator[dict[str, Any]]:
+    """`_stream` on the cluster: Ray Data does not run behind Ray's client."""
+    stage = ray.remote(num_cpus=0)(_Stage).remote(*arguments)
+    try:
+        while (rows := ray.get(stage.take.remote())) is not None:
+            yield from rows
+    finally:
+        with suppress(Exception):
+            ray.kill(stage)
 
 
 def _stream(make: bytes, rows: list[dict[str, Any]], size: int, needs: _Needs) -> Iterator[dict[str, Any]]:
@@ -312,10 +320,9 @@ class _Desk:
         self._told: list[tuple[str, tuple[Any, ...]]] = []
         self._stop = False
 
-    def tell(self, kind: str, *values: Any) -> bool:
-        """Returns whether to stop."""
+    def tell(self, kind: str, *values: Any) -> None:
+        """Kept until it is taken."""
         self._told.append((kind, values))
-        return self._stop
 
     def take(self) -> list[tuple[str, tuple[Any, ...]]]:
         """What was told since."""

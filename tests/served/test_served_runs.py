@@ -177,14 +177,14 @@ def test_a_run_that_is_killed_while_it_scores_sends_nothing_again_that_was_kept(
         command += ["--store", "x.sqlite3", "--until", "signals"]
         server.knobs.seconds = 0.15
         options = {"cwd": tmp_path, "env": {**environment(), "NO_PROXY": "127.0.0.1"}}
-        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
         while _kept(tmp_path) < 3 and running.poll() is None:
             time.sleep(0.02)
         running.send_signal(signal.SIGKILL)
         running.wait()
         server.knobs.seconds = 0
         before, kept = server.scored, _kept(tmp_path)
-        again = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+        again = subprocess.run(command, capture_output=True, text=True, check=False, **options)
         assert again.returncode == 0, again.stderr
     total = _kept(tmp_path)
     assert 3 <= kept < total
