@@ -4,80 +4,40 @@ from __future__ import annotations
 
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import environment, program, write_recipe
+from tests.simulated_cluster import QUIET, kept, simulated_cluster
 
 pytest.importorskip("ray", reason="pip install 'dadpo-bench[ray]'")
-
-QUIET = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: nothing listens but on 127.0.0.1
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_worker_niceness": "0",
-}
-KEPT = {
-    "responses": "key, batch_key, model_key, prompt_key, replies",
-    "signals": "model_key, tokens_key, precision, total, tokens",
-    "divergences": "key, nats, tokens",
-    "ratings": "judge_key, response_key, value",
-    "models": "key",
-    "scores": "*",
-}
-"""What a run gives, wherever it runs."""
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without cores, and two machines with one."""
-    for name, value in (environment() | QUIET).items():
-        monkeypatch.setenv(name, value)
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.machines = [made.add_node(num_cpus=1) for _ in range(2)]
-    try:
-        yield made
-    finally:
-        made.shutdown()
-
-
-def kept(store: Path) -> dict[str, list[str]]:
-    with closing(sqlite3.connect(store)) as raw:
-        return {
-            table: sorted(map(repr, raw.execute(f"SELECT {columns} FROM {table}"))) for table, columns in KEPT.items()
-        }
 
 
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_machine_gives_what_this_process_gives(
-    cluster: Any, tiny_models: tuple[Path, Path], tmp_path: Path
+    tiny_models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in (environment() | QUIET).items():
+        monkeypatch.setenv(name, value)
     recipe = write_recipe(tiny_models, tmp_path)
     here = ["run", "dadpo", "--recipe", recipe, "--store"]
     alone = program(*here, tmp_path / "alone.sqlite3")
     assert alone.returncode == 0, alone.stderr
     command = [sys.executable, "-m", "dadpo_bench", *map(str, here), str(tmp_path / "far.sqlite3")]
-    environ = environment() | QUIET
-    with subprocess.Popen(
-        [*command, "--engine", cluster.address],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as run:
+    with (
+        simulated_cluster() as cluster,
+        subprocess.Popen(
+            [*command, "--engine", cluster.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as run,
+    ):
         assert run.stdout is not None
         while run.stdout.readline().strip() != "student-responses":
             assert run.poll() is None, run.communicate()
-        cluster.remove_node(cluster.machines[1], allow_graceful=False)
+        cluster.lose()
         said, errors = run.communicate(timeout=500)
     assert run.returncode == 0, (said, errors)
     assert "Traceback" not in errors
