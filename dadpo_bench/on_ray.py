@@ -143,8 +143,8 @@ class RayEngine:
 
     def _outcomes(self, make: Callable[[], Any], items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
         self._seen.clear()
-        owed = dict(enumerate(items))
-        rows = [{"place": place, "item": cloudpickle.dumps(item)} for place, item in owed.items()]
+        owed = set(range(len(items)))
+        rows = [{"place": place, "item": cloudpickle.dumps(item)} for place, item in enumerate(items)]
         arguments = (cloudpickle.dumps(make), rows, min(self._size, len(rows)), self._needs)
         far = ray.util.client.ray.is_connected()
         for row in _plainly(_far(*arguments) if far else _stream(*arguments)):
@@ -153,8 +153,10 @@ class RayEngine:
             if isinstance(outcome, BaseException):
                 raise outcome
             if (place := row["place"]) in owed:
-                yield owed.pop(place), outcome
-        yield from ((item, Failure("its worker died, and so did those that took it over")) for item in owed.values())
+                owed.remove(place)
+                yield items[place], outcome
+        died = Failure("its worker died, and so did those that took it over")
+        yield from ((items[place], died) for place in sorted(owed))
 
     def train(self, method: str, job: Job) -> Checkpoint:
         """As of `Engine`. A training whose machine is lost goes on elsewhere, from what it saved last."""
@@ -224,6 +226,7 @@ def _stream(make: bytes, rows: list[dict[str, Any]], size: int, needs: _Needs) -
     context.max_errored_blocks = -1  # one item's block: told as its failure
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     blocks: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
+    rows.clear()  # they are the cluster's now
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     worked = blocks.map(
         _Worker,

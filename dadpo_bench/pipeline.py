@@ -40,7 +40,7 @@ from dadpo_bench.stages.cards import write_cards
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
 from dadpo_bench.stages.drawing import Drawing, draw_all
-from dadpo_bench.stages.responses import Stored, collect_responses
+from dadpo_bench.stages.responses import collect_responses
 from dadpo_bench.stages.signals import Scored, collect_signals
 from dadpo_bench.stages.students import student_of, train
 from dadpo_bench.stages.teachers import (
@@ -72,7 +72,7 @@ class _Run:
     student: LocalModel = field(init=False)
     sampled: bool = field(init=False)
     """Whether student and teacher share a tokenizer, so that sampled ids train as they are."""
-    taught: dict[str, list[Stored]] = field(default_factory=dict)
+    taught: dict[str, list[Example]] = field(default_factory=dict)
     """By split: the teacher's responses."""
     models: dict[tuple[str, int], LocalModel] = field(default_factory=dict)
     pairs: dict[tuple[int, str], list[Example]] = field(default_factory=dict)
@@ -189,7 +189,8 @@ def _teacher_responses(run: _Run) -> None:
     drawing = Drawing(run.plan.recipe.teacher_sampling, {}, SHARED_SEED)
     for split, task in run.plan.learning.items():
         label = f"teacher's responses{_of(split)}"
-        run.taught[split] = teacher_responses(run.bench, run.teacher, task.prompts, drawing, label)
+        given = teacher_responses(run.bench, run.teacher, task.prompts, drawing, label)
+        run.taught[split] = [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in given]
 
 
 def _of(split: str) -> str:
@@ -218,16 +219,8 @@ def _trained(run: _Run, name: str, seed: int, start: LocalModel, data: Mapping[s
     )
 
 
-def _lessons(run: _Run) -> dict[str, list[Example]]:
-    return {
-        split: [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in taught]
-        for split, taught in run.taught.items()
-    }
-
-
 def _dsft(run: _Run) -> None:
-    lessons = _lessons(run)
-    made = _together(run, [partial(_trained, run, FIRST, seed, run.student, lessons) for seed in run.plan.seeds])
+    made = _together(run, [partial(_trained, run, FIRST, seed, run.student, run.taught) for seed in run.plan.seeds])
     run.models |= {(FIRST, seed): model for seed, model in zip(run.plan.seeds, made, strict=True)}
 
 
@@ -248,8 +241,8 @@ def _student_responses(run: _Run) -> None:
             f"dSFT student's responses, seed {seed}{_of(split)}",
         )
         run.pairs[seed, split] = [
-            Example(prompt=t.response.prompt, chosen=t.response.replies[0], rejected=s.response.replies[0])
-            for t, s in zip(run.taught[split], own, strict=True)
+            lesson.model_copy(update={"rejected": s.response.replies[0]})
+            for lesson, s in zip(run.taught[split], own, strict=True)
         ]
 
 
@@ -294,7 +287,7 @@ def _train(run: _Run) -> None:
 def _trained_of(run: _Run, name: str, seed: int) -> LocalModel:
     entry = run.plan.entries[name]
     start = run.models[FIRST, seed] if entry.start == "dsft" else run.student
-    data = _lessons(run)
+    data: Mapping[str, Sequence[Example]] = run.taught
     if entry.data == "pairs":
         data = {
             split: [
@@ -332,7 +325,7 @@ def _responses(run: _Run) -> None:
         drawing, label = run.plan.drawing(task), f"{who.name}: {task.name}"
         local = _is_local(who.model)
         given = next(drawn) if local else teacher_responses(bench, who.model, task.prompts, drawing, label)
-        answer(bench, keys[who.name, who.seed], task, given)
+        answer(bench, keys[who.name, who.seed], task, given.places)
     _divergences(run, [(who, task) for who, task in places if who.kind != TEACHER])
 
 

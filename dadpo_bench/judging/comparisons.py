@@ -6,10 +6,10 @@ What stayed unscored is kept with its reason, counted as such, and owed again on
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -19,6 +19,7 @@ from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.interrupts import finishing
 from dadpo_bench.judging.judgments import judge_key, told_apart
+from dadpo_bench.lazily import Lazily
 from dadpo_bench.progress import Bar
 from dadpo_bench.recipe import explain
 from dadpo_bench.registry import JudgeEntry
@@ -41,9 +42,6 @@ from dadpo_bench.types import (
     Verdict,
     content_key,
 )
-
-K = TypeVar("K")
-T = TypeVar("T")
 
 Orders = Literal["both", "random"]
 BOTH: tuple[Order, ...] = ("ab", "ba")
@@ -203,7 +201,7 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label
             for known in session.scalars(query):
                 owed.pop(known, None)
     asked = list(owed.values())
-    questions = _Lazily(asked, lambda stored: stored.response)
+    questions = Lazily(asked, lambda stored: stored.response)
     pointwise: PointwiseJudge = judge.judge
     with _keeping(bench, judge, schema.Rating, questions, label, "ratings") as keep:
         if asked:
@@ -255,7 +253,7 @@ def _compare(
         return Comparison(contestant=contestant.response, baseline=baseline.response, order=key[2])
 
     pairwise: PairwiseJudge = judge.judge
-    questions = _Lazily(asked, comparison)
+    questions = Lazily(asked, comparison)
     with _keeping(bench, judge, schema.Verdict, questions, label, "verdicts") as keep:
         if asked:
             # Closing cancels open requests at once where this loop ends early.
@@ -303,26 +301,6 @@ def _said(session: Session, member: OpenJudge, shown: Sequence[_Shown]) -> list[
 
 
 _UNASKED = Rating(value=None, reason="not asked")
-
-
-class _Lazily(Sequence[T]):
-    """Items made when they are looked at: a judge may be asked a million questions and hold a few."""
-
-    def __init__(self, keys: Sequence[K], make: Callable[[K], T]) -> None:
-        self._keys: Sequence[Any] = keys
-        self._make: Callable[[Any], T] = make
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        if isinstance(index, slice):
-            return [self._make(key) for key in self._keys[index]]
-        return self._make(self._keys[index])
 
 
 class _Keep:

@@ -130,7 +130,7 @@ class Model:
             key = self.remote.key
         seed = (drawing.seed or 0) if drawing.drawn else None
         contestant = enter(bench, protocol_key, self.name, kind, seed, self.settings, key)
-        answer(bench, contestant, task, responses)
+        answer(bench, contestant, task, responses.places)
         return {stored.response.prompt.key: stored for stored in responses}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -11,7 +11,7 @@ from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
-from dadpo_bench.store.rows import contestant_row, response_row, to_response
+from dadpo_bench.store.rows import contestant_row, response_row, to_response, upsert
 from dadpo_bench.tasks import Task
 from dadpo_bench.types import Prompt, content_key
 
@@ -33,18 +33,13 @@ def enter(
     return key
 
 
-def answer(bench: Bench, contestant_key: str, task: Task, responses: Sequence[Stored]) -> None:
-    """Note which responses a contestant gave to a task; an earlier set is replaced."""
+def answer(bench: Bench, contestant_key: str, task: Task, keys: Iterable[tuple[Prompt, str]]) -> None:
+    """Note which responses a contestant gave to a task, by their keys; an earlier set is replaced."""
+    place = {"contestant_key": contestant_key, "task_key": task.key}
+    given = {prompt.key: key for prompt, key in keys}
+    rows = [{**place, "prompt_key": prompt, "response_key": key} for prompt, key in given.items()]
     with bench.store.write() as session:
-        for stored in responses:
-            session.merge(
-                schema.Answer(
-                    contestant_key=contestant_key,
-                    task_key=task.key,
-                    prompt_key=stored.response.prompt.key,
-                    response_key=stored.key,
-                )
-            )
+        upsert(session, schema.Answer, rows)
 
 
 def answers(bench: Bench, contestant_key: str, task: Task) -> dict[str, Stored]:
@@ -80,5 +75,5 @@ def enter_canaries(
         with bench.store.write() as session:
             insert_missing(session, schema.Response, rows)
         key = enter(bench, protocol_key, name, "canary", seed, {}, model_key)
-        answer(bench, key, task, made[name])
+        answer(bench, key, task, [(r.prompt, own) for own, r in made[name]])
     return made

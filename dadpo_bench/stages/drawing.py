@@ -8,7 +8,7 @@ from typing import Any
 
 from dadpo_bench import registry
 from dadpo_bench.stages.bench import Bench, LocalModel
-from dadpo_bench.stages.responses import Request, Stored, collect_all_responses
+from dadpo_bench.stages.responses import Request, Responses, collect_all_responses
 from dadpo_bench.types import Prompt, Sampling
 
 BY_CATEGORY = "by category"
@@ -47,18 +47,18 @@ def temperatures_of(task: str) -> Mapping[str, float]:
     return registry.tasks[task].temperatures if task in registry.tasks.names() else {}
 
 
-def draw(bench: Bench, model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing, label: str) -> list[Stored]:
+def draw(bench: Bench, model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing, label: str) -> Responses:
     """A local model's responses, those of a temperature together; only batches not in the store are sampled."""
     return draw_all(bench, [(model, prompts, drawing)], label)[0]
 
 
 def draw_all(
     bench: Bench, wanted: Sequence[tuple[LocalModel, Sequence[Prompt], Drawing]], label: str
-) -> list[list[Stored]]:
+) -> list[Responses]:
     """`draw` of each, all that is owed in one go."""
     requests = [_requests(*one) for one in wanted]
     found = iter(collect_all_responses(bench, [request for some in requests for request in some], label))
-    return [[stored for _ in some for stored in next(found)] for some in requests]
+    return [Responses(bench.store, [place for _ in some for place in next(found).places]) for some in requests]
 
 
 def _requests(model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing) -> list[Request]:

@@ -10,9 +10,9 @@ from typing import Any
 from dadpo_bench import registry
 from dadpo_bench.interrupts import finishing
 from dadpo_bench.stages.bench import Bench
-from dadpo_bench.stages.responses import Stored
+from dadpo_bench.stages.responses import Responses, Stored
 from dadpo_bench.store import insert_missing, known_responses, schema
-from dadpo_bench.store.rows import response_row, save_prompts, to_response
+from dadpo_bench.store.rows import response_row, save_prompts
 from dadpo_bench.types import Answerer, JsonObject, Prompt, Response, Sampling, content_key
 
 BACKEND = "endpoint"
@@ -55,7 +55,7 @@ def remote_model(settings: JsonObject, *, key: bool = True) -> RemoteModel:
 
 def collect_remote_responses(
     bench: Bench, model: RemoteModel, prompts: Sequence[Prompt], samplings: Sequence[Sampling], label: str
-) -> list[Stored]:
+) -> Responses:
     """The model's responses to those prompts that it answered, in their order; only what is not stored is asked.
 
     What failed is told, kept nowhere, and owed again on the next run. The first Ctrl-C lets what is in flight arrive.
@@ -65,10 +65,8 @@ def collect_remote_responses(
         content_key("endpoint response", model.key, identity, sampling.temperature, prompt.key)
         for prompt, sampling in zip(prompts, samplings, strict=True)
     ]
-    by_prompt = {p.key: p for p in prompts}
     with bench.store.read() as session:
-        known = known_responses(session, batches)
-        found = {row.prompt_key: Stored(row.key, to_response(row, by_prompt[row.prompt_key])) for row in known}
+        found = {row.prompt_key: row.key for row in known_responses(session, batches)}
     owed = [i for i, prompt in enumerate(prompts) if prompt.key not in found]
     asked = [prompts[i] for i in owed]
     failed: list[str] = []
@@ -89,7 +87,7 @@ def collect_remote_responses(
                             stored = Stored(content_key(batch, answer.prompt.key), answer)
                             sent = None if "temperature" in identity else samplings[owed[place]]
                             _keep(bench, stored, model.key, batch, sent)
-                            found[answer.prompt.key] = stored
+                            found[answer.prompt.key] = stored.key
                         else:
                             failed.append(answer)
                         bar.advance(note=f"{len(failed)} failed" if failed else "")
@@ -100,7 +98,7 @@ def collect_remote_responses(
         bench.reporter.say(
             f"  {label}: {len(failed)} without an answer ({'; '.join(most)}); run again to ask once more"
         )
-    return [found[p.key] for p in prompts if p.key in found]
+    return Responses(bench.store, [(p, found[p.key]) for p in prompts if p.key in found])
 
 
 def _keep(bench: Bench, stored: Stored, model_key: str, batch: str, sampling: Sampling | None) -> None:

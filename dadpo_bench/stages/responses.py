@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, overload
 
 from dadpo_bench.contamination import label
 from dadpo_bench.counts import counted
 from dadpo_bench.models import SAMPLER_VERSION, batches, chat_tokenizer, frozen, respond
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.held import Held
-from dadpo_bench.store import insert_missing, known_responses, schema
-from dadpo_bench.store.rows import response_row, save_prompts, to_response
+from dadpo_bench.store import Store, insert_missing, known_responses, schema
+from dadpo_bench.store.rows import chunks, response_row, responses_of, save_prompts, to_response
 from dadpo_bench.types import Prompt, Response, Sampling, content_key
 
 
@@ -21,6 +21,39 @@ class Stored(NamedTuple):
 
     key: str
     response: Response
+
+
+class Responses(Sequence[Stored]):
+    """Responses in the store, read when they are looked at: whoever collects a million holds their keys."""
+
+    def __init__(
+        self, store: Store, places: Sequence[tuple[Prompt, str]], shown: Callable[[Stored], Stored] | None = None
+    ) -> None:
+        self._store, self._shown = store, shown
+        self.places = list(places)
+        """Prompts, and the keys of their responses."""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Stored: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Stored]: ...
+    def __getitem__(self, index: int | slice) -> Stored | list[Stored]:
+        if isinstance(index, slice):
+            return self._read(self.places[index])
+        return self._read([self.places[index]])[0]
+
+    def __iter__(self) -> Iterator[Stored]:
+        for some in chunks(self.places):
+            yield from self._read(some)
+
+    def _read(self, places: Sequence[tuple[Prompt, str]]) -> list[Stored]:
+        with self._store.read() as session:
+            rows = responses_of(session, [key for _, key in places])
+            found = [Stored(key, to_response(rows[key], prompt)) for prompt, key in places]
+        return [self._shown(stored) for stored in found] if self._shown else found
 
 
 class Request(NamedTuple):
@@ -42,21 +75,18 @@ class _Batch(NamedTuple):
 
 def collect_responses(
     bench: Bench, model: LocalModel, prompts: Sequence[Prompt], sampling: Sampling, seed: int, label: str
-) -> list[Stored]:
+) -> Responses:
     """The model's responses to `prompts`, in their order; only batches not in the store are sampled."""
     return collect_all_responses(bench, [Request(model, prompts, sampling, seed)], label)[0]
 
 
-def collect_all_responses(bench: Bench, requests: Sequence[Request], label: str) -> list[list[Stored]]:
+def collect_all_responses(bench: Bench, requests: Sequence[Request], label: str) -> list[Responses]:
     """`collect_responses` of every request, all that is owed in one go."""
     plans = [_batches(request) for request in requests]
     planned = {batch.key: batch for plan in plans for batch in plan}
-    found: dict[tuple[str, str], Stored] = {}  # by batch and prompt
     with bench.store.read() as session:
-        for row in known_responses(session, list(planned)):
-            prompt = next(p for p in planned[row.batch_key].prompts if p.key == row.prompt_key)
-            found[row.batch_key, prompt.key] = Stored(row.key, to_response(row, prompt))
-    owed = [b for b in planned.values() if any((b.key, p.key) not in found for p in b.prompts)]
+        keys = {(row.batch_key, row.prompt_key): row.key for row in known_responses(session, list(planned))}
+    owed = [b for b in planned.values() if any((b.key, p.key) not in keys for p in b.prompts)]
     _tell_of_long_prompts(bench, owed, label)
     with bench.reporter.bar(label, sum(len(b.prompts) for b in owed), "responses") as bar:
         for batch, replies in bench.engine.map(_Responder, owed, _named):
@@ -65,16 +95,16 @@ def collect_all_responses(bench: Bench, requests: Sequence[Request], label: str)
                 save_prompts(session, batch.prompts)
                 rows = [response_row(*s, batch.model.key, batch.key, batch.sampling) for s in stored]
                 insert_missing(session, schema.Response, rows)
-            found |= {(batch.key, s.response.prompt.key): s for s in stored}
+            keys |= {(batch.key, s.response.prompt.key): s.key for s in stored}
             several = batch.model.name if len(requests) > 1 else ""
             bar.advance(len(stored), f"{several} {bench.engine.workers}".strip())
-    return [_in_order(request, plan, found) for request, plan in zip(requests, plans, strict=True)]
+    return [Responses(bench.store, _places(request, plan, keys)) for request, plan in zip(requests, plans, strict=True)]
 
 
-def _in_order(request: Request, plan: Sequence[_Batch], found: Mapping[tuple[str, str], Stored]) -> list[Stored]:
-    """Of its prompts, which batches hold by their lengths: trainings learn in this order."""
+def _places(request: Request, plan: Sequence[_Batch], keys: Mapping[tuple[str, str], str]) -> list[tuple[Prompt, str]]:
+    """In the order of its prompts, which batches hold by their lengths: trainings learn in this order."""
     batch_of = {prompt.key: batch.key for batch in plan for prompt in batch.prompts}
-    return [found[batch_of[prompt.key], prompt.key] for prompt in request.prompts]
+    return [(prompt, keys[batch_of[prompt.key], prompt.key]) for prompt in request.prompts]
 
 
 def _tell_of_long_prompts(bench: Bench, owed: Sequence[_Batch], label: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from dadpo_bench.models.loading import find_tokenizer
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.drawing import Drawing
 from dadpo_bench.stages.endpoint_responses import BACKEND, RemoteModel, collect_remote_responses
-from dadpo_bench.stages.responses import Stored
+from dadpo_bench.stages.responses import Responses, Stored
 from dadpo_bench.teacher import Teacher
 from dadpo_bench.types import JsonObject, Prompt, Reply, Sampling, TokenScorer, content_key
 
@@ -96,7 +96,7 @@ class ServedModel:
 
 def collect_served_responses(
     bench: Bench, model: ServedModel, prompts: Sequence[Prompt], drawing: Drawing, label: str
-) -> list[Stored]:
+) -> Responses:
     """The teacher's responses to `prompts`, in their order, through its chat endpoint; only what is owed is asked.
 
     Sampled ids are kept where the server tells them and they are those of the tokenizer that the recipe names.
@@ -105,16 +105,16 @@ def collect_served_responses(
     remote = model.answering(drawing.sampling, drawing.seed or 0)
     found = collect_remote_responses(bench, remote, prompts, [drawing.of(p) for p in prompts], label)
     if missing := len(prompts) - len(found):
-        unanswered = {p.key for p in prompts} - {s.response.prompt.key for s in found}
+        unanswered = {p.key for p in prompts} - {p.key for p, _ in found.places}
         first = next(p for p in prompts if p.key in unanswered)
         raise WorkError(
             f"{label}: {missing} of {len(prompts)} prompts are owed, the first is '{first.id}'; run the same command "
             "again, and take out of the prompts what the endpoint always refuses"
         )
-    return [_with_known_ids(stored, model) for stored in found]
+    return Responses(bench.store, found.places, partial(_with_known_ids, model))
 
 
-def _with_known_ids(stored: Stored, model: ServedModel) -> Stored:
+def _with_known_ids(model: ServedModel, stored: Stored) -> Stored:
     def known(reply: Reply) -> bool:
         if model.directory is None:
             return False

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from dadpo_bench.errors import WorkError
+from dadpo_bench.lazily import Lazily
 from dadpo_bench.models import (
     SCORER_VERSION,
     Branching,
@@ -52,27 +53,34 @@ def collect_signals(
 ) -> list[Pair]:
     """log π(y|x) of both responses of every pair, in order; only what is not in the store is scored."""
     tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
-    branchings = [tokenizer.branching(p.prompt, [p.chosen, p.rejected], sampled=sampled) for p in pairs]
-    keys = [tokens_keys(b) for b in branchings]
+
+    def branching(pair: Scored) -> Branching:
+        return tokenizer.branching(pair.prompt, [pair.chosen, pair.rejected], sampled=sampled)
+
+    keys = [tokens_keys(branching(pair)) for pair in pairs]
     known = known_signals(bench, model.key, [k for both in keys for k in both], str(precision), SCORER_VERSION)
     owed = [i for i, both in enumerate(keys) if any(k not in known for k in both)]
 
     def make() -> _Scorer:
         return _Scorer(model, precision)
 
-    batches = [_Batch(_first(pairs[run[0]].prompt), [branchings[i] for i in run]) for run in chunks(owed, _PAIRS)]
+    def batched(run: Sequence[int]) -> _Batch:
+        return _Batch(_first(pairs[run[0]].prompt), [branching(pairs[i]) for i in run])
+
+    batches = Lazily(list(chunks(owed, _PAIRS)), batched)
     with bench.reporter.bar(label, len(owed), "pairs") as bar:
         for batch, results in bench.engine.map(make, batches, _named):
             fresh = {
                 key: signal
-                for branching, both in zip(batch.branchings, results, strict=True)
-                for key, signal in zip(tokens_keys(branching), both, strict=True)
+                for pair, both in zip(batch.branchings, results, strict=True)
+                for key, signal in zip(tokens_keys(pair), both, strict=True)
             }
             rows = [signal_row(model.key, k, s, str(precision), SCORER_VERSION) for k, s in fresh.items()]
             with bench.store.write() as session:
                 insert_missing(session, schema.Signal, rows)
-            # A response shared with pairs scored before keeps its first value: a resumed run must read the same.
-            known = fresh | known
+            for key, signal in fresh.items():
+                # A response shared with pairs scored before keeps its first value: a resumed run must read the same.
+                known.setdefault(key, signal)
             bar.advance(len(batch.branchings), bench.engine.workers)
     return [Pair(*(known[k].total for k in both)) for both in keys]
 

@@ -12,7 +12,7 @@ from dadpo_bench.recipe import Recipe
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.drawing import Drawing, draw
 from dadpo_bench.stages.parity import check_parity
-from dadpo_bench.stages.responses import Stored
+from dadpo_bench.stages.responses import Responses
 from dadpo_bench.stages.served import ServedModel, collect_served_responses
 from dadpo_bench.stages.served_signals import collect_served_signals, served_scores
 from dadpo_bench.stages.signals import Scored, Scores, check_teacher, collect_signals, local_scores
@@ -51,7 +51,7 @@ def same_tokenizer(teacher: AnyTeacher, student: LocalModel) -> bool:
 
 def teacher_responses(
     bench: Bench, teacher: AnyTeacher, prompts: Sequence[Prompt], drawing: Drawing, label: str
-) -> list[Stored]:
+) -> Responses:
     """Its responses, in the prompts' order where it is served; only what is not stored is asked for."""
     if isinstance(teacher, ServedModel):
         return collect_served_responses(bench, teacher, prompts, drawing, label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Executable, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -77,11 +77,30 @@ def task_prompt_rows(task: Task) -> list[dict[str, Any]]:
     ]
 
 
-def known_responses(session: Session, batch_keys: Sequence[str]) -> list[schema.Response]:
+class KnownResponse(NamedTuple):
+    """A response that is there, by its keys."""
+
+    key: str
+    batch_key: str
+    prompt_key: str
+
+
+def known_responses(session: Session, batch_keys: Sequence[str]) -> list[KnownResponse]:
     """All responses of those batches that are there."""
-    found: list[schema.Response] = []
-    for chunk in chunks(batch_keys):
-        found += session.scalars(select(schema.Response).where(schema.Response.batch_key.in_(chunk)))
+    columns = schema.Response.key, schema.Response.batch_key, schema.Response.prompt_key
+    return [
+        KnownResponse(*row)
+        for chunk in chunks(batch_keys)
+        for row in session.execute(select(*columns).where(schema.Response.batch_key.in_(chunk)))
+    ]
+
+
+def responses_of(session: Session, keys: Sequence[str]) -> dict[str, schema.Response]:
+    """By their keys."""
+    found: dict[str, schema.Response] = {}
+    for chunk in chunks(keys):
+        rows = session.scalars(select(schema.Response).where(schema.Response.key.in_(chunk)))
+        found |= {row.key: row for row in rows}
     return found
 
 

@@ -22,7 +22,7 @@ def test_they_come_in_the_order_of_the_prompts_model_by_model(tiny_models: tuple
     together = collect_all_responses(bench, [*requests, requests[0]], "test")
     # Batches hold prompts by their lengths; what is trained on is in the order of the prompts.
     assert [[s.response.prompt.key for s in found] for found in together] == [[p.key for p in PROMPTS]] * 3
-    assert together[0] == together[2]
+    assert list(together[0]) == list(together[2])
     alone = Bench(empty_store(tmp_path / "y.sqlite3"), LocalEngine(), silent())
     for model, found in zip(models, together, strict=False):
         again = collect_responses(alone, model, PROMPTS, GREEDY, 0, "test")
