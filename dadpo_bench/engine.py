@@ -6,6 +6,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -39,6 +40,10 @@ class Engine(Protocol):
     @property
     def workers(self) -> str:
         """Who works just now, in words; empty where that is this process alone."""
+        ...
+
+    def share(self, folder: Path) -> None:
+        """Models will lie in there. Raises `UserError` where a worker would not see them."""
         ...
 
     def map(
@@ -118,6 +123,9 @@ class LocalEngine:
     def __init__(self, launch: Sequence[str] = ()) -> None:
         self._launch = launch
         """Options of `accelerate launch`."""
+
+    def share(self, folder: Path) -> None:
+        """As of `Engine`: nobody works elsewhere."""
 
     def map(
         self, make: Callable[[], Worker[Item, Result]], items: Sequence[Item], name: Callable[[Item], str]

@@ -177,6 +177,7 @@ def run(
         if task.duplicates:
             reporter.say(f"{task.name}: {counted(task.duplicates, 'repeated prompts')} left out")
     with closing(open_engine(chosen.engine, processes)) as work, reporter.running():
+        work.share(opened.artefacts)
         asked = run_stages(Bench(opened, work, reporter, log_with), plan, arguments, Stage(until))
     again = command_line(
         {**arguments, "methods": [name for name in chosen.methods if not unfit(chosen, name)], "seeds": max(3, seeds)},

@@ -1,0 +1,128 @@
+"""A stage that maps, through an actor pool of Ray Data: a block for each item, results as they come."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from dadpo_bench.engine import Failure, attempt
+from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, as_all, cloudpickle, last_line, ray
+
+
+def outcomes(make: bytes, rows: list[dict[str, Any]], size: int, needs: Needs) -> Iterator[dict[str, Any]]:
+    """Of every row with a `place` and a pickled `item` one with its `outcome`, and the `worker` that it is of.
+
+    `make` is pickled, too. Raises `WorkError` for what the cluster itself fails with.
+    """
+    far = ray.util.client.ray.is_connected()
+    try:
+        yield from (_far if far else _stream)(make, rows, size, needs)
+    except ray.exceptions.RayError as error:
+        raise WorkError(f"the cluster lost this stage: {last_line(error)}; the same command goes on") from error
+
+
+def _far(*arguments: Any) -> Iterator[dict[str, Any]]:
+    """`_stream` on the cluster: Ray Data does not run behind Ray's client."""
+    stage = ray.remote(**AT_HEAD)(_Stage).remote(*arguments)
+    try:
+        while (rows := ray.get(stage.take.remote())) is not None:
+            yield from rows
+    finally:
+        with suppress(Exception):
+            ray.kill(stage)
+
+
+def _stream(make: bytes, rows: list[dict[str, Any]], size: int, needs: Needs) -> Iterator[dict[str, Any]]:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # one item's block: told as its failure
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    blocks: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
+    rows.clear()  # they are the cluster's now
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
+    worked = blocks.map(
+        _Worker,
+        fn_constructor_args=(make, needs),
+        compute=ray.data.ActorPoolStrategy(size=size),
+        num_cpus=needs.cpus,
+        num_gpus=needs.gpus,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
+    )
+    yield from worked.iter_rows()
+
+
+class _Stage:
+    """A stage's stream on the cluster, for a process that is not part of it. An actor."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._over = False
+        self._error: BaseException | None = None
+        threading.Thread(target=self._work, args=arguments, daemon=True).start()
+
+    def _work(self, *arguments: Any) -> None:
+        try:
+            for row in _stream(*arguments):
+                with self._news:
+                    self._rows.append(row)
+                    self._news.notify()
+        except BaseException as error:
+            self._error = error
+        with self._news:
+            self._over = True
+            self._news.notify()
+
+    def take(self) -> list[dict[str, Any]] | None:
+        """What has come since, waited for; None behind the last one."""
+        with self._news:
+            self._news.wait_for(lambda: self._rows or self._over)
+            rows, self._rows = self._rows, []
+        if not rows and self._error is not None:
+            raise self._error
+        return rows or None
+
+
+class _Worker:
+    """One of a pool. What it needs is made for its first item: an actor that fails while it is made says little."""
+
+    def __init__(self, make: bytes, needs: Needs) -> None:
+        self._make, self._needs = make, needs
+        self._worker: Any = None
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row with an item → one with its outcome, or with what ends the stage."""
+        try:
+            if self._worker is None:
+                self._worker = _made(self._make, self._needs)
+            outcome = attempt(self._worker, cloudpickle.loads(row["item"]))
+            if isinstance(outcome, Failure):
+                outcome = Failure(f"{outcome.why}, on {self._name}")
+        except (UserError, WorkError) as error:
+            outcome = error
+        return {"place": row["place"], "worker": self._name, "outcome": cloudpickle.dumps(outcome)}
+
+
+def _made(make: bytes, needs: Needs) -> Any:
+    try:
+        as_all(needs)
+        return cloudpickle.loads(make)()
+    except (UserError, WorkError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise WorkError(
+            f"{socket.gethostname()} cannot begin: {type(error).__name__}: {said}; models and checkpoints lie where "
+            "every machine sees them (engine.artefacts, HF_HOME)"
+        ) from None

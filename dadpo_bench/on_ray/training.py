@@ -1,0 +1,138 @@
+"""A training on the cluster: in one process, or by Ray Train in as many as share it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from dataclasses import replace
+from typing import Any
+
+from dadpo_bench import registry
+from dadpo_bench.errors import UserError, WorkError
+from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, as_all, cloudpickle, nothing, ray
+from dadpo_bench.types import Checkpoint, Job
+
+_RAISED = {"UserError": UserError, "WorkError": WorkError, "KeyboardInterrupt": KeyboardInterrupt}
+
+
+def begun(method: str, job: Job, desk: Any, needs: Needs, wide: int) -> Any:
+    """The training under way, as what Ray waits for; `ended` reads what that gives."""
+    given = cloudpickle.dumps(replace(job, report=nothing, say=nothing, stop=_never))
+    alone = wide <= 1
+    task = ray.remote(num_cpus=needs.cpus if alone else 0, num_gpus=wide if alone else 0)(
+        _train if alone else _train_together
+    )
+    return task.options(max_retries=RETRIES).remote(method, given, desk, needs, wide)
+
+
+def ended(end: tuple[str, Any]) -> Checkpoint:
+    """What became of it. Raises what it raised."""
+    kind, value = end
+    if kind == "done":
+        return Checkpoint.model_validate(value)
+    raise _RAISED[kind](value)
+
+
+class Desk:
+    """Where a training tells how far it is, and is told to stop. An actor."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[str, tuple[Any, ...]]] = []
+        self._stop = False
+
+    def tell(self, kind: str, *values: Any) -> None:
+        """Kept until it is taken."""
+        self._told.append((kind, values))
+
+    def take(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """What was told since."""
+        told, self._told = self._told, []
+        return told
+
+    def stop(self) -> None:
+        """From here on it is to stop."""
+        self._stop = True
+
+    def stopping(self) -> bool:
+        """Whether it is to."""
+        return self._stop
+
+
+def _at(desk: Any, job: Job) -> Job:
+    """The job as it speaks from the cluster; without a desk it says nothing."""
+    if desk is None:
+        return job
+
+    def say(line: str) -> None:
+        ray.get(desk.tell.remote("say", line))
+
+    def report(step: int, steps: int, metrics: Any) -> None:
+        ray.get(desk.tell.remote("report", step, steps, dict(metrics)))
+
+    return replace(job, report=report, say=say, stop=lambda: bool(ray.get(desk.stopping.remote())))
+
+
+def _train(method: str, given: bytes, desk: Any, needs: Needs, wide: int) -> tuple[str, Any]:
+    """A training in this process: what became of it."""
+    try:
+        as_all(needs)
+        trainer: Any = registry.methods.load(method)
+        job = _at(desk, cloudpickle.loads(given))
+        return "done", trainer.train(replace(job, stop=_never) if wide > 1 else job).model_dump(mode="json")
+    except (UserError, WorkError, KeyboardInterrupt) as error:
+        return type(error).__name__, str(error)
+    except Exception as error:
+        where = socket.gethostname()
+        return "WorkError", f"on {where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: int) -> tuple[str, Any]:
+    """A training that several GPUs share, by Ray Train around the same loop: `_rank` in as many processes."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    job: Job = cloudpickle.loads(given)
+    scaling = ScalingConfig(
+        num_workers=wide, use_gpu=needs.gpus > 0, resources_per_worker={"CPU": needs.cpus, "GPU": float(needs.gpus > 0)}
+    )
+    ends = ray.remote(**AT_HEAD)(Desk).remote()
+    try:
+        TorchTrainer(
+            _rank,
+            train_loop_config={
+                "method": method,
+                "given": given,
+                "desk": desk,
+                "ends": ends,
+                "needs": needs,
+                "wide": wide,
+            },
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=f"ray-{job.output.name.strip('.')}",
+                storage_path=str(job.output.parent / "ray"),
+                failure_config=FailureConfig(max_failures=RETRIES),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+            ),
+        ).fit()
+        told = ray.get(ends.take.remote())
+    finally:
+        shutil.rmtree(job.output.parent / "ray", ignore_errors=True)
+    found: list[tuple[str, Any]] = [values[0] for _, values in told]
+    return next((end for end in found if end[0] != "done"), found[0])
+
+
+def _rank(settings: dict[str, Any]) -> None:
+    """One of the processes. The first tells; of what went wrong any does."""
+    rank = ray.train.get_context().get_world_rank()
+    if settings["needs"].gpus == 0:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    desk = settings["desk"] if rank == 0 else None
+    end = _train(settings["method"], settings["given"], desk, settings["needs"], settings["wide"])
+    if rank == 0 or end[0] != "done":
+        ray.get(settings["ends"].tell.remote("end", end))
+
+
+def _never() -> bool:
+    return False
