@@ -121,7 +121,7 @@ class Local(Backend):
         read = count * sum(map(tokens_of, samples)) / max(1, len(samples))
         return (
             f"{count:,} questions, about {read:,.0f} tokens to read (characters / {CHARACTERS:g}), "
-            f"at most {count * self.config.max_tokens:,} to answer, on this machine"
+            f"at most {count * self.config.max_tokens:,} to answer, by a local model"
         )
 
     def bill(self) -> str:
