@@ -29,10 +29,10 @@ def answers(
 ) -> Generator[tuple[int, Said]]:
     """Yield (index, what the judge says) as it arrives, in any order: as `ask` does, or by workers.
 
-    These are given a share of the questions each. One that fails in a share keeps no other share from its answers.
-    Closing stops what is asked.
+    A worker is given a share of the questions at a time; one share that fails keeps no other from its answers. Closing
+    stops what is asked.
     """
-    size = _share(engine, judge)
+    size = _share_size(engine, judge)
     if not size:
         yield from ask(questions)
         return
@@ -43,7 +43,7 @@ def answers(
             raise error
 
 
-def _share(engine: Engine, judge: Any) -> int:
+def _share_size(engine: Engine, judge: Any) -> int:
     """Questions that a worker is given at a time; 0 where this process asks."""
     return getattr(judge, "share", 0) if engine.spreads else 0
 
@@ -112,7 +112,7 @@ def keeping(
 
     Where workers answer, there is nothing here to finish or to hear of, and what it has cost is counted as it arrives.
     """
-    say, here = bench.reporter.say, not _share(bench.engine, judge)
+    say, here = bench.reporter.say, not _share_size(bench.engine, judge)
 
     def finish() -> None:
         say("  finishing what is in flight; Ctrl-C again stops at once")
