@@ -253,10 +253,13 @@ class PointwiseJudge(Protocol):
 
 
 class LocalJudge(Protocol):
-    """A pointwise judge whose model is on the machine that works: on a cluster it is loaded by every worker."""
+    """A judge of either kind whose model is on the machine that works: on a cluster every worker gets the judge,
+    pickled by cloudpickle, and loads the model itself."""
 
-    share: int
-    """Responses that a worker is given at a time."""
+    @property
+    def share(self) -> int:
+        """Responses or comparisons that a worker is given at a time; 0 where the starting process alone may ask."""
+        ...
 
 
 class PaidJudge(Protocol):

@@ -120,6 +120,19 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
         self.backend: Backend = registry.backends.load(config.backend)(self.config, key=key)
         self._asking = Asking(self.backend)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: no event loop."""
+        return {name: value for name, value in vars(self).items() if name != "_asking"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._asking = Asking(self.backend)
+
+    @property
+    def share(self) -> int:
+        """Items that a worker elsewhere is given at a time; 0 where the backend answers from here alone."""
+        return self.backend.share
+
     def identity(self) -> JsonObject:
         """What decides a verdict. Retries, time-outs, concurrency, port and key do not."""
         identity = {

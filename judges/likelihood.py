@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -107,7 +107,7 @@ class _Likelihood(ABC):
     def without_terms(self, response: Response) -> Rating:
         """The rating of a response of which no token counts."""
 
-    @cached_property
+    @property
     def _model(self) -> Any:
         scoring = self._scoring
         if scoring.context is not None and 2 * self._config.max_tokens > scoring.context:

@@ -24,6 +24,10 @@ class ScoringModel:
     ) -> None:
         self._find, self._chat_template, self._load = find, chat_template, load
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which loads it itself."""
+        return {name: value for name, value in vars(self).items() if name not in ("model", "tokenizer")}
+
     def identity(self) -> JsonObject:
         """What decides its numbers: weights and tokenizer, chat template, number format; never where it lies."""
         return {
@@ -34,8 +38,8 @@ class ScoringModel:
 
     @cached_property
     def directory(self) -> Path:
-        """Where it lies."""
-        return self._find()
+        """Where it lies: absolute, for processes with another working directory."""
+        return self._find().absolute()
 
     @cached_property
     def key(self) -> str:

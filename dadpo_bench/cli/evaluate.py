@@ -19,10 +19,12 @@ from dadpo_bench.cli.options import (
     BudgetOption,
     ConcurrencyOption,
     DataOption,
+    EngineOption,
     JsonOption,
     MaxCallsOption,
     StoreOption,
     TemplateOption,
+    engine_changes,
     judge_changes,
 )
 from dadpo_bench.recipe import DEFAULT, apply_change, load_recipe
@@ -49,6 +51,8 @@ Examples:
   dadpo-bench eval Qwen/Qwen2.5-1.5B-Instruct --task alpaca_eval_2 --data downloads --judge chat:gpt-4o --dry-run
 
   dadpo-bench eval my-model --base-url http://127.0.0.1:8000/v1 --task mt_bench --judge chat-score:gpt-4o
+
+  dadpo-bench eval 7b 13b --baseline 70b --task general --judge chat:70b --backend local --engine ray    (on all GPUs)
 
   dadpo-bench eval claude-2 --task alpaca_eval_2 --judge chat:gpt-4o    (behind: import alpaca-eval-outputs FILE)
 """
@@ -93,6 +97,7 @@ def evaluate(
     max_calls: MaxCallsOption = None,
     budget_usd: BudgetOption = None,
     store: StoreOption = STORE,
+    engine: EngineOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is owed, two questions, the cost.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
@@ -101,13 +106,14 @@ def evaluate(
     limits = {"concurrency": concurrency, "max_calls": max_calls, "budget_usd": budget_usd}
     judged = {name: limit for name, limit in limits.items() if base_url is None or _takes(judge, backend, name)}
     options = judge_changes(backend=backend, template=template, **judged)
-    recipe = load_recipe(DEFAULT, [*(f"judge_settings.{change}" for change in changes or []), *options], judge)
+    judging = (f"judge_settings.{change}" for change in changes or [])
+    recipe = load_recipe(DEFAULT, [*judging, *options, *engine_changes(engine)], judge)
     endpoint = _endpoint(base_url, model_changes or [], api_key_env=api_key_env, **limits)
     if not top_p:
         raise typer.BadParameter("--top-p must be above 0")
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.result import show_ranking
-    from dadpo_bench.engine import LocalEngine
+    from dadpo_bench.engine import open_engine
     from dadpo_bench.evaluation import Request, make_evaluation
     from dadpo_bench.evaluation import evaluate as evaluated
     from dadpo_bench.judging.comparisons import check_judge, construct_judge
@@ -141,12 +147,15 @@ def evaluate(
     ready = construct_judge(judge, recipe.judge_settings, context)
     file = store_file(store)
     fresh = file is not None and not file.is_file()
-    evaluation = make_evaluation(request, None) if fresh else None  # a mistake leaves no store behind
-    with closing(open_store(store)) as opened:
-        evaluation = evaluation or make_evaluation(request, opened)
+    if fresh:  # a mistake leaves no store behind
+        evaluation = make_evaluation(request, None)
+    else:
+        with closing(open_store(store)) as opened:
+            evaluation = make_evaluation(request, opened)
+    with closing(open_engine(recipe.engine, [])) as work, closing(open_store(store)) as opened:
         reporter = Reporter(Console(stderr=True) if as_json else console, quiet=quiet)
         with reporter.running():
-            asked = evaluated(Bench(opened, LocalEngine(), reporter), evaluation, ready)
+            asked = evaluated(Bench(opened, work, reporter), evaluation, ready)
         show_ranking(console, opened, asked.protocol_key, asked.judge.key, as_json=as_json)
 
 

@@ -18,10 +18,12 @@ from dadpo_bench.cli.options import (
     BackendOption,
     BudgetOption,
     ConcurrencyOption,
+    EngineOption,
     JsonOption,
     MaxCallsOption,
     StoreOption,
     TemplateOption,
+    engine_changes,
     judge_changes,
 )
 from dadpo_bench.errors import UserError
@@ -50,6 +52,8 @@ Examples:
   dadpo-bench judge-eval chat:gpt-4o --pairs judgebench.jsonl --retest 50
 
   dadpo-bench judge-eval chat:MODEL --set base_url=http://127.0.0.1:8000/v1 --pairs pairs.jsonl --against pmi
+
+  dadpo-bench judge-eval chat:DIRECTORY --backend local --pairs pairs.jsonl --engine ray    (on all GPUs)
 """
 
 
@@ -76,6 +80,7 @@ def judge_eval(
         str | None, typer.Option(metavar="STORE", help="Store whose run gave the canaries' and dSFT's responses.")
     ] = None,
     store: StoreOption = STORE,
+    engine: EngineOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show two questions and the cost; ask nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
@@ -84,10 +89,11 @@ def judge_eval(
     options = judge_changes(
         backend=backend, template=template, concurrency=concurrency, max_calls=max_calls, budget_usd=budget_usd
     )
-    recipe = load_recipe(DEFAULT, [*(f"judge_settings.{change}" for change in changes or []), *options], judge)
+    judging = (f"judge_settings.{change}" for change in changes or [])
+    recipe = load_recipe(DEFAULT, [*judging, *options, *engine_changes(engine)], judge)
     if (against or retest) and not pairs:
         raise UserError("--against and --retest go with --pairs")
-    from dadpo_bench.engine import LocalEngine
+    from dadpo_bench.engine import open_engine
     from dadpo_bench.judging.canary_trial import (
         canary_answers,
         canary_data,
@@ -119,12 +125,15 @@ def judge_eval(
         return
     ready = construct_judge(judge, recipe.judge_settings, context)
     other = construct_judge(against, {}, context) if against else None
-    opened = open_store(store)
     console = Console()
     reporter = Reporter(Console(stderr=True), quiet=quiet)
-    bench = Bench(opened, LocalEngine(), reporter)
     found: dict[str, Any] = {"judge": judge}
-    with reporter.running():
+    with (
+        closing(open_engine(recipe.engine, [])) as work,
+        closing(open_store(store)) as opened,
+        reporter.running(),
+    ):
+        bench = Bench(opened, work, reporter)
         asked = note_judge(bench, judge, *ready)
         if answered:
             report = try_canaries(bench, asked, answered)
@@ -137,7 +146,6 @@ def judge_eval(
                 values = measure(bench, asked, each, against=second, retest=retest)
                 keep_evaluation(bench, asked, each.key, each.name, values)
                 found["sets"].append(values)
-    opened.close()
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     elif answered:

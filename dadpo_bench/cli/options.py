@@ -44,14 +44,21 @@ BudgetOption = Annotated[
     float | None, typer.Option(min=0, help="USD that a judge may cost at most; the rest stays owed.")
 ]
 
+EngineOption = Annotated[
+    str | None,
+    typer.Option(metavar="ENGINE", help="Where work runs: local, ray, HOST:PORT or ray://HOST:PORT of a cluster."),
+]
+
 
 def judge_changes(**settings: Any) -> list[str]:
     """Options that stand for settings of the recipe's judge, as `--set` would give them."""
     return [f"judge_settings.{name}={value}" for name, value in settings.items() if value is not None]
 
 
-def engine_changes(engine: str) -> list[str]:
+def engine_changes(engine: str | None) -> list[str]:
     """What `--engine` stands for, as `--set` would give it. Raises `UserError` for what is no engine."""
+    if engine is None:
+        return []
     if engine in ("local", "ray"):
         return [f"engine.name={engine}"]
     if engine != "auto" and not re.fullmatch(r"(ray://)?[\w.\[\]:-]+:\d+", engine):

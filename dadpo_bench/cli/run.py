@@ -19,6 +19,7 @@ from dadpo_bench.cli.options import (
     BudgetOption,
     ConcurrencyOption,
     DataOption,
+    EngineOption,
     JsonOption,
     MaxCallsOption,
     StoreOption,
@@ -96,10 +97,7 @@ def run(
         str,
         typer.Option(metavar="OPTIONS", help="Train under accelerate launch with these, e.g. '--num_processes 8'."),
     ] = "",
-    engine: Annotated[
-        str | None,
-        typer.Option(metavar="ENGINE", help="Where work runs: local, ray, HOST:PORT or ray://HOST:PORT of a cluster."),
-    ] = None,
+    engine: EngineOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -110,8 +108,7 @@ def run(
     )
     if orders is not None:
         options.append(f"orders={orders}")
-    if engine is not None:
-        options += engine_changes(engine)
+    options += engine_changes(engine)
     if allow_contamination:
         options.append("prompts.allow_contamination=true")
     chosen = load_recipe(recipe, [*changes, *options], judge)

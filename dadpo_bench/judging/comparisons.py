@@ -6,9 +6,8 @@ What stayed unscored is kept with its reason, counted as such, and owed again on
 from __future__ import annotations
 
 import difflib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
@@ -17,19 +16,17 @@ from sqlalchemy.orm import Session
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
-from dadpo_bench.interrupts import finishing
 from dadpo_bench.judging.judgments import judge_key, told_apart
+from dadpo_bench.judging.keeping import answers, keeping
 from dadpo_bench.lazily import Lazily
-from dadpo_bench.progress import Bar
 from dadpo_bench.recipe import explain
 from dadpo_bench.registry import JudgeEntry
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import insert_missing, schema
-from dadpo_bench.store.judgments import Keeper, Table, share_ratings
+from dadpo_bench.store.judgments import share_ratings
 from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import (
-    Asked,
     Comparison,
     JudgeContext,
     Order,
@@ -38,7 +35,6 @@ from dadpo_bench.types import (
     PanelJudge,
     PointwiseJudge,
     Rating,
-    Response,
     Verdict,
     content_key,
 )
@@ -162,7 +158,8 @@ def ask(bench: Bench, judge: OpenJudge, matches: Iterable[Match], label: str, or
 
     Of a panel every member is asked as if it were alone, one after another; then their verdicts are combined: once a
     match where all members rate single responses, so that no order could change them.
-    The first Ctrl-C lets a judge that can `finish` answer what is in flight, the second stops it at once.
+    The first Ctrl-C lets a judge that can `finish` answer what is in flight, the second stops it at once. Where the
+    engine spreads work and the judge's model may be loaded by each worker, they answer, and Ctrl-C stops at once.
     """
     unique = {(ours.key, theirs.key): (ours, theirs) for ours, theirs in matches}
     for member in judge.members:
@@ -203,31 +200,14 @@ def _rate(bench: Bench, judge: OpenJudge, responses: Mapping[str, Stored], label
     asked = list(owed.values())
     questions = Lazily(asked, lambda stored: stored.response)
     pointwise: PointwiseJudge = judge.judge
-    with _keeping(bench, judge, schema.Rating, questions, label, "ratings") as keep:
+    with keeping(bench, pointwise, judge.key, schema.Rating, questions, label, "ratings") as keep:
         if asked:
-            for index, rating in _ratings(bench, pointwise, questions):
-                keep(rating, rating.value is not None, {"response_key": asked[index].key})
+            with closing(answers(bench.engine, pointwise, pointwise.rate, questions)) as ratings:
+                for index, rating in ratings:
+                    keep(rating, rating.value is not None, {"response_key": asked[index].key})
     with bench.store.write() as session:
         share_ratings(session, judge.key, several)
     return keep.reasons
-
-
-def _ratings(bench: Bench, judge: PointwiseJudge, responses: Sequence[Response]) -> Iterator[tuple[int, Rating]]:
-    """By workers, where there are several and the judge's model may be loaded by each."""
-    size = getattr(judge, "share", 0) if bench.engine.spreads else 0
-    if not size:
-        yield from judge.rate(responses)
-        return
-    items = [(start, responses[start : start + size]) for start in range(0, len(responses), size)]
-
-    def rate(item: tuple[int, Sequence[Response]]) -> list[tuple[int, Rating]]:
-        return [(item[0] + index, rating) for index, rating in judge.rate(item[1])]
-
-    def name(item: tuple[int, Sequence[Response]]) -> str:
-        return f"responses from that to prompt {item[1][0].prompt.id or item[1][0].prompt.key} on"
-
-    for _, ratings in bench.engine.map(lambda: rate, items, name):
-        yield from ratings
 
 
 def _compare(
@@ -254,10 +234,11 @@ def _compare(
 
     pairwise: PairwiseJudge = judge.judge
     questions = Lazily(asked, comparison)
-    with _keeping(bench, judge, schema.Verdict, questions, label, "verdicts") as keep:
+    with keeping(bench, pairwise, judge.key, schema.Verdict, questions, label, "verdicts") as keep:
         if asked:
+            said = answers(bench.engine, pairwise, pairwise.judge, questions)
             # Closing cancels open requests at once where this loop ends early.
-            with closing(_combined(bench, judge, asked) if judge.members else pairwise.judge(questions)) as verdicts:
+            with closing(_combined(bench, judge, asked) if judge.members else said) as verdicts:
                 for index, verdict in verdicts:
                     ours, theirs, order = asked[index]
                     key = {"contestant_response": ours, "baseline_response": theirs, "order": order}
@@ -301,44 +282,3 @@ def _said(session: Session, member: OpenJudge, shown: Sequence[_Shown]) -> list[
 
 
 _UNASKED = Rating(value=None, reason="not asked")
-
-
-class _Keep:
-    """What was said, kept and counted."""
-
-    def __init__(self, keeper: Keeper, judge_key: str, bar: Bar) -> None:
-        self._keeper, self._judge_key, self._bar = keeper, judge_key, bar
-        self.reasons: list[str] = []
-        """Of what stayed unscored."""
-
-    def __call__(self, said: Asked, scored: bool, key: Mapping[str, str]) -> None:
-        row = {"judge_key": self._judge_key, "asked": datetime.now(UTC), **key, **said.model_dump(mode="json")}
-        self._keeper.keep(row)
-        if not scored:
-            self.reasons.append(said.reason)
-        self._bar.advance(note=f"{len(self.reasons)} unscored" if self.reasons else "")
-
-
-@contextmanager
-def _keeping(
-    bench: Bench, judge: OpenJudge, table: Table, questions: Sequence[Any], label: str, unit: str
-) -> Iterator[_Keep]:
-    """What is said within is kept; a judge that costs money or can finish is asked what, and to."""
-    asked, say = judge.judge, bench.reporter.say
-
-    def finish() -> None:
-        say("  finishing what is in flight; Ctrl-C again stops at once")
-        asked.finish()
-
-    with ExitStack() as stack:
-        if hasattr(asked, "finish"):
-            stack.enter_context(finishing(finish))
-        bar = stack.enter_context(bench.reporter.bar(label, len(questions), unit))
-        if hasattr(asked, "tell"):
-            asked.tell(bar.note)
-        if questions and hasattr(asked, "estimate"):
-            say(f"  {label}: {asked.estimate(questions)}")
-        if questions and hasattr(asked, "bill"):
-            stack.callback(lambda: say(f"  {label}: {asked.bill()}"))
-        keeper = stack.enter_context(Keeper(bench.store, table))
-        yield _Keep(keeper, judge.key, bar)

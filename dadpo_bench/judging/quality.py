@@ -18,6 +18,7 @@ from sqlalchemy import func, select
 from dadpo_bench import scoring
 from dadpo_bench.judging.asked import accord_of_members, keep_responses, length, longer, orders_of_matches, unscored_in
 from dadpo_bench.judging.comparisons import BOTH, Match, OpenJudge, ask, tell_unscored
+from dadpo_bench.judging.keeping import answers
 from dadpo_bench.judging.labelled import LabelledSet
 from dadpo_bench.scoring import agreement
 from dadpo_bench.scoring.outcomes import Floats
@@ -25,7 +26,7 @@ from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.store import schema
 from dadpo_bench.store.rows import response_row
-from dadpo_bench.types import Comparison, JsonObject, Response, content_key
+from dadpo_bench.types import Comparison, JsonObject, PairwiseJudge, PointwiseJudge, Response, content_key
 
 _GIVEN = "given"
 """In a model's place where a file holds the response."""
@@ -82,7 +83,7 @@ def measure(
     if accord := accord_of_members(bench, judge, matches):
         found["members_agree"] = accord.as_data()
     if retest:
-        found["retest"] = _shown(_ask_again(judge, matches[:retest], orders[:retest]))
+        found["retest"] = _shown(_ask_again(bench, judge, matches[:retest], orders[:retest]))
     if against:
         tell_unscored(bench, ask(bench, against, matches, f"{against.name}: {labelled.name}"))
         other = scoring.prompt_outcomes(orders_of_matches(bench, against, matches))
@@ -130,7 +131,7 @@ def _cost(bench: Bench, judge: OpenJudge, matches: Sequence[Match]) -> dict[str,
     return {**found, "usd_per_1000": usd}
 
 
-def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> agreement.Share | None:
+def _ask_again(bench: Bench, judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> agreement.Share | None:
     """Test and retest: the same questions a second time, order by order."""
     again = np.full_like(orders, np.nan)
     if hasattr(judge.judge, "anew"):
@@ -138,12 +139,15 @@ def _ask_again(judge: OpenJudge, matches: Sequence[Match], orders: Floats) -> ag
     if judge.entry.kind == "pointwise":
         responses = [stored.response for match in matches for stored in match]
         values = np.full(len(responses), np.nan)
-        for index, rating in judge.judge.rate(responses):
-            values[index] = np.nan if rating.value is None else rating.value
+        pointwise: PointwiseJudge = judge.judge
+        with closing(answers(bench.engine, pointwise, pointwise.rate, responses)) as ratings:
+            for index, rating in ratings:
+                values[index] = np.nan if rating.value is None else rating.value
         again[:, 0] = 0.5 + 0.5 * np.sign(values[0::2] - values[1::2])
     else:
         asked = [Comparison(contestant=a.response, baseline=b.response, order=o) for a, b in matches for o in BOTH]
-        with closing(judge.judge.judge(asked)) as verdicts:
+        pairwise: PairwiseJudge = judge.judge
+        with closing(answers(bench.engine, pairwise, pairwise.judge, asked)) as verdicts:
             for index, verdict in verdicts:
                 again[divmod(index, len(BOTH))] = np.nan if verdict.worth is None else verdict.worth
     return agreement.agreement(again.T, orders.T, prompts=[ours.response.prompt.turns[0] for ours, _ in matches])

@@ -127,6 +127,8 @@ class Backend(Source[[Sequence[Message], Promise | None], Answer]):
     """Answers questions, many at a time. Construction loads nothing and raises `UserError` for what can never work."""
 
     config: BackendConfig
+    share = 0
+    """Items that a worker elsewhere is given at a time, where workers may answer; 0 where this process is to."""
     repeatable = False
     """Whether what is asked twice must be the same to the letter, so that an answer that is there is found again."""
 

@@ -88,19 +88,24 @@ class Local(Backend):
     """
 
     config: LocalConfig
+    _asked = _read = _said = 0
 
     def __init__(self, config: LocalConfig, *, key: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.askers = _BATCHES * config.batch_size
-        self._scoring = ScoringModel(partial(find, config.model), config.chat_template)
-        self._asked = self._read = self._said = 0
-
-    @property
-    def model_name(self) -> str:
+        self.askers = self.share = _BATCHES * config.batch_size
+        path = Path(config.model).expanduser()
+        self.model_name = path.resolve().name if path.is_dir() else config.model
         """The hub id, or the directory's own name: where it lies is nobody's business."""
-        path = Path(self.config.model).expanduser()
-        return path.resolve().name if path.is_dir() else self.config.model
+        self._scoring = ScoringModel(partial(find, config.model), config.chat_template)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: what it is. What is open, counted or heard stays here."""
+        return {name: vars(self)[name] for name in ("config", "askers", "share", "model_name", "_scoring", "draw")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__()
+        vars(self).update(state)
 
     @property
     def name(self) -> str:
@@ -116,7 +121,7 @@ class Local(Backend):
         read = count * sum(map(tokens_of, samples)) / max(1, len(samples))
         return (
             f"{count:,} questions, about {read:,.0f} tokens to read (characters / {CHARACTERS:g}), "
-            f"at most {count * self.config.max_tokens:,} to answer, on this machine"
+            f"at most {count * self.config.max_tokens:,} to answer, by a local model"
         )
 
     def bill(self) -> str:

@@ -387,7 +387,7 @@ def test_a_chat_template_that_does_not_show_the_judges_instructions_is_refused(t
 def test_the_estimate_loads_nothing_and_the_bill_counts(tiny: Path, plain: Plain) -> None:
     asked = backend(tiny, max_tokens=3)
     assert asked.estimate([question("x" * 45)], 2000) == (
-        "2,000 questions, about 20,000 tokens to read (characters / 4.5), at most 6,000 to answer, on this machine"
+        "2,000 questions, about 20,000 tokens to read (characters / 4.5), at most 6,000 to answer, by a local model"
     )
     assert "model" not in vars(asked._scoring)
     answers(asked, *QUESTIONS)
