@@ -4,7 +4,7 @@ Three runs of one command: in this machine's own process; on a cluster that lose
 warning and in every stage (another joins behind it); on a cluster, killed (SIGKILL) in every stage and started again.
 Rows of every table are compared: none may be lost, doubled or other than the local run's.
 
-usage: python -m benchmarks.cluster [METHOD ...] [--set KEY=VALUE] [--machines 2] [--json]
+usage: python -m benchmarks.cluster [METHOD ...] [--set KEY=VALUE] [--machines 2] [--folder DIR] [--json]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -158,6 +159,9 @@ def difference(theirs: Path, ours: Path) -> dict[str, int]:
     return found
 
 
+_FATES: dict[str, Callable[..., list[Struck]]] = {"machines lost": losing_machines, "driver killed": killed}
+
+
 @contextmanager
 def timed(took: dict[str, float], name: str) -> Iterator[None]:
     began = time.monotonic()
@@ -170,16 +174,23 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", default=["dadpo", "kd"], metavar="METHOD")
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
     parser.add_argument("--machines", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where stores are kept; the local run that is there goes on")
+    parser.add_argument("--fate", choices=tuple(_FATES), action="append", help="one of the two alone")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     changes = [text for change in (*FEW, *options.changes) for text in ("--set", change)]
     command = [sys.executable, "-m", "dadpo_bench", "run", *options.methods, *changes]
     struck: dict[str, list[Struck]] = {}
     took: dict[str, float] = {}
-    fates: dict[str, Callable[..., list[Struck]]] = {"machines lost": losing_machines, "driver killed": killed}
-    with tempfile.TemporaryDirectory() as folder:
-        stores = {name: Path(folder) / f"{number}.sqlite3" for number, name in enumerate(("local", *fates))}
-        log = Path(folder) / "log"
+    fates = {name: fate for name, fate in _FATES.items() if name in (options.fate or _FATES)}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder: Path = options.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        stores = {name: folder / f"{name.replace(' ', '-')}.sqlite3" for name in ("local", *fates)}
+        log = folder / "log"
+        for name in fates:
+            stores[name].unlink(missing_ok=True)
+            shutil.rmtree(stores[name].with_suffix(""), ignore_errors=True)
         with timed(took, "local"):
             alone(command, stores["local"], log)
         for name, fate in fates.items():
