@@ -23,7 +23,7 @@ from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import Example, Pair, Prompt, Reply, SequenceLogProb, content_key
 
-_PAIRS = 16
+PAIRS = 16
 """Scored in one go."""
 
 
@@ -60,7 +60,7 @@ def collect_signals(
     def make() -> _Scorer:
         return _Scorer(model, precision)
 
-    batches = [_Batch(_first(pairs[run[0]].prompt), [branchings[i] for i in run]) for run in chunks(owed, _PAIRS)]
+    batches = [_Batch(_first(pairs[run[0]].prompt), [branchings[i] for i in run]) for run in chunks(owed, PAIRS)]
     with bench.reporter.bar(label, len(owed), "pairs") as bar:
         for batch, results in bench.engine.map(make, batches, _named):
             fresh = {
