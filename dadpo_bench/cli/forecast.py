@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dadpo_bench.planning import FILLED, GPUS, ROOM, Ask, Forecast, Setting, Shapes
+from dadpo_bench.cli.placement import (
+    cluster_assumptions,
+    cluster_line,
+    hours_text,
+    placement_data,
+    placement_table,
+)
+from dadpo_bench.planning import FILLED, GPUS, ROOM, Ask, Forecast, Placement, Setting, Shapes
 from dadpo_bench.tables import print_table
 
 _HEADS = {
@@ -21,15 +28,17 @@ _HEADS = {
 }
 
 
-def as_data(shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]) -> dict[str, Any]:
-    """Bytes, FLOPs and hours of every load."""
+def as_data(
+    shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast], placement: Placement | None
+) -> dict[str, Any]:
+    """Bytes, FLOPs and hours of every load, and on a cluster where it is."""
     return {
         "models": {role: shape._asdict() for role, shape in shapes._asdict().items() if shape},
         "hardware": setting.hardware._asdict(),
         "gpus": setting.gpus,
         "utilisation": setting.utilisation,
         "fits": all(f.fits for f in forecasts),
-        "assumptions": list(_assumptions(setting)),
+        "assumptions": list(_assumptions(setting, placement)),
         "stages": [
             {
                 "stage": str(f.load.stage),
@@ -45,12 +54,18 @@ def as_data(shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]) -> 
             }
             for f in forecasts
         ],
+        **({"placement": placement_data(placement)} if placement else {}),
     }
 
 
 def show_plan(
-    console: Console, name: str, shapes: Shapes, setting: Setting, forecasts: Sequence[Forecast]
-) -> None:  # fmt: skip
+    console: Console,
+    name: str,
+    shapes: Shapes,
+    setting: Setting,
+    forecasts: Sequence[Forecast],
+    placement: Placement | None,
+) -> None:
     """The tables and what is to be said of them."""
     hardware = setting.hardware
 
@@ -60,12 +75,15 @@ def show_plan(
     named = {role: shape for role, shape in shapes._asdict().items() if role != "parent"}
     models = [f"{role} {shape.parameters:,} parameters" if shape else f"{role} served" for role, shape in named.items()]
     say(f"{name}: {', '.join(models)}")
+    machines = f"{placement.cluster.nodes} × {placement.cluster.gpus}" if placement else f"{setting.gpus}"
     say(
-        f"{setting.gpus} × {hardware.name}: {hardware.memory / 1e9:.1f} GB, {hardware.flops / 1e12:,.1f} TFLOP/s, "
+        f"{machines} × {hardware.name}: {hardware.memory / 1e9:.1f} GB, {hardware.flops / 1e12:,.1f} TFLOP/s, "
         f"{hardware.bandwidth / 1e9:,.0f} GB/s ({hardware.source})"
     )
+    if placement:
+        say(cluster_line(placement.cluster))
     print_table(console, _memory_table(forecasts))
-    print_table(console, _work_table(forecasts))
+    print_table(console, placement_table(placement) if placement else _work_table(forecasts))
     for forecast in forecasts:
         if not forecast.fits:
             what = f"{forecast.load.stage}, {forecast.load.who}: {forecast.memory.total / 1e9:.1f} GB do not fit"
@@ -76,7 +94,7 @@ def show_plan(
             )
     if all(f.fits for f in forecasts):
         say("everything fits")
-    for line in _assumptions(setting):
+    for line in _assumptions(setting, placement):
         say(f"- {line}")
 
 
@@ -100,18 +118,14 @@ def _work_table(forecasts: Sequence[Forecast]) -> Table:
     for name in ("tokens", "FLOPs", "hours"):
         table.add_column(name, justify="right", no_wrap=True)
     for f in forecasts:
-        cells = ("–", "–") if isinstance(f.load, Ask) else (f"{f.flops:.1e}", _hours(f.hours))
+        cells = ("–", "–") if isinstance(f.load, Ask) else (f"{f.flops:.1e}", hours_text(f.hours))
         table.add_row(escape(f"{f.load.stage}: {f.load.who}"), f"{f.load.tokens:,}", *cells)
     table.add_section()
-    table.add_row("all", "", f"{sum(f.flops for f in forecasts):.1e}", _hours(sum(f.hours for f in forecasts)))
+    table.add_row("all", "", f"{sum(f.flops for f in forecasts):.1e}", hours_text(sum(f.hours for f in forecasts)))
     return table
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.2f}" if hours >= 1 else f"{hours:.4f}"
-
-
-def _assumptions(setting: Setting) -> Iterator[str]:
+def _assumptions(setting: Setting, placement: Placement | None) -> Iterator[str]:
     yield (
         f"hours: {100 * setting.utilisation:.0f} % of the device's FLOPs and bandwidth are reached (--utilisation); "
         "loading, downloading, and a judge or teacher elsewhere take their own time"
@@ -133,3 +147,5 @@ def _assumptions(setting: Setting) -> Iterator[str]:
             "for communication; with adapters or rollouts each holds all of them and computes its share; sampling, "
             "scoring and pruning use one. A model of it that nobody has verified"
         )
+    if placement:
+        yield from cluster_assumptions(placement.cluster)

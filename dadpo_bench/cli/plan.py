@@ -26,6 +26,8 @@ Examples:
 
   dadpo-bench plan vicuna-7b-pruned20 --gpu h100-80gb --gpus 4
 
+  dadpo-bench plan vicuna-7b-pruned20 --gpu h100-80gb --gpus 8 --nodes 4 --set engine.gpus_per_training=8
+
   dadpo-bench plan vicuna-7b-pruned20 --gpu a100-80gb --config teacher=examples/configs/vicuna-7b-v1.5.json
 
   dadpo-bench plan mine.yaml --gpu l40s-48gb --set methods.kd.micro_batch_tokens=512 --json
@@ -34,7 +36,17 @@ Examples:
 
 def plan(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")],
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that training is shared out over.")] = 1,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="GPUs that training is shared out over; with --nodes, of each machine.")
+    ] = 1,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Machines with GPUs under Ray (`run --engine`): where each stage runs, for how long, and how many "
+            "GPUs are idle. Workers and trainings take what the recipe's engine says. Not for CPUs.",
+        ),
+    ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -63,17 +75,28 @@ def plan(
     chosen = load_recipe(recipe, changes or [])
     # Imports torch: after every mistake that can be told without it.
     from dadpo_bench.cli.forecast import as_data, show_plan
+    from dadpo_bench.models.precision import device
     from dadpo_bench.plan import make_plan
-    from dadpo_bench.planning import Setting, forecast_of, hardware_of, loads, shapes_of
+    from dadpo_bench.planning import Setting, cluster_of, forecast_of, hardware_of, loads, place, shapes_of, steps
 
+    if nodes and gpu not in GPUS and device().type != "cuda":
+        raise UserError(f"--nodes plans machines with GPUs: name theirs, e.g. --gpu {next(iter(GPUS))}")
+    cluster = cluster_of(chosen.engine, nodes, gpus) if nodes else None
     made = make_plan(chosen, list(chosen.methods), seeds)
     setting = Setting(hardware_of(gpu), gpus, utilisation)
+    if cluster:
+        setting = setting._replace(
+            gpus=cluster.gpus_per_training,
+            widening="engine.gpus_per_training={}",
+            most_gpus=cluster.all_gpus,
+        )
     shapes = shapes_of(chosen, given)
     forecasts = [forecast_of(load, shapes, setting) for load in loads(made)]
+    placement = place(steps(made), cluster, shapes, setting) if cluster else None
     if as_json:
-        typer.echo(json.dumps(as_data(shapes, setting, forecasts), indent=1))
+        typer.echo(json.dumps(as_data(shapes, setting, forecasts, placement), indent=1))
     else:
-        show_plan(Console(), chosen.name, shapes, setting, forecasts)
+        show_plan(Console(), chosen.name, shapes, setting, forecasts, placement)
 
 
 def _config(text: str) -> tuple[str, Path]:

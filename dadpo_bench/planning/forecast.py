@@ -19,7 +19,7 @@ from dadpo_bench.stages import Stage
 ROOM = 0.95
 """Share of a device's memory that may be planned with: the rest is the driver's and the allocator's."""
 
-_MOST_GPUS, _RANK = 64, 16
+_RANK = 16
 
 
 class Setting(NamedTuple):
@@ -29,6 +29,10 @@ class Setting(NamedTuple):
     gpus: int
     utilisation: float
     """Share of the device's FLOPs, and of its bandwidth, that is reached."""
+    widening: str = "--gpus {}"
+    """What shares a training out over more GPUs."""
+    most_gpus: int = 64
+    """Of a training."""
 
 
 class Forecast(NamedTuple):
@@ -188,9 +192,9 @@ def _adapters(training: Train, fits: Callable[[Train], bool]) -> Iterator[str]:
 
 
 def _more_gpus(setting: Setting, fits: Callable[[Setting], bool]) -> Iterator[str]:
-    for gpus in (2**power for power in range(1, _MOST_GPUS.bit_length())):
+    for gpus in (2**power for power in range(1, setting.most_gpus.bit_length())):
         if gpus > setting.gpus and fits(setting._replace(gpus=gpus)):
-            yield f"--gpus {gpus}"
+            yield setting.widening.format(gpus)
             return
 
 

@@ -29,6 +29,13 @@ class Drawing:
         given = self.temperatures.get(prompt.category, self.sampling.temperature)
         return self.sampling.model_copy(update={"temperature": given})
 
+    def together(self, prompts: Sequence[Prompt]) -> list[tuple[Sampling, list[Prompt]]]:
+        """Prompts that are answered in one way: only these share batches."""
+        groups: dict[float, list[Prompt]] = {}
+        for prompt in prompts:
+            groups.setdefault(self.of(prompt).temperature, []).append(prompt)
+        return [(self.of(group[0]), group) for group in groups.values()]
+
     @property
     def drawn(self) -> bool:
         """Whether another seed would give other replies."""
@@ -56,16 +63,9 @@ def draw_all(
     bench: Bench, wanted: Sequence[tuple[LocalModel, Sequence[Prompt], Drawing]], label: str
 ) -> list[Responses]:
     """`draw` of each, all that is owed in one go."""
-    requests = [_requests(*one) for one in wanted]
+    requests = [
+        [Request(model, group, sampling, drawing.seed or 0) for sampling, group in drawing.together(prompts)]
+        for model, prompts, drawing in wanted
+    ]
     found = iter(collect_all_responses(bench, [request for some in requests for request in some], label))
     return [Responses(bench.store, [place for _ in some for place in next(found).places]) for some in requests]
-
-
-def _requests(model: LocalModel, prompts: Sequence[Prompt], drawing: Drawing) -> list[Request]:
-    groups: dict[float, list[Prompt]] = {}
-    for prompt in prompts:
-        groups.setdefault(drawing.of(prompt).temperature, []).append(prompt)
-    return [
-        Request(model, group, drawing.sampling.model_copy(update={"temperature": temperature}), drawing.seed or 0)
-        for temperature, group in groups.items()
-    ]

@@ -24,7 +24,7 @@ from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import Example, Pair, Prompt, Reply, SequenceLogProb, content_key
 
-_PAIRS = 16
+PAIRS = 16
 """Scored in one go."""
 
 
@@ -67,7 +67,7 @@ def collect_signals(
     def batched(run: Sequence[int]) -> _Batch:
         return _Batch(_first(pairs[run[0]].prompt), [branching(pairs[i]) for i in run])
 
-    batches = Lazily(list(chunks(owed, _PAIRS)), batched)
+    batches = Lazily(list(chunks(owed, PAIRS)), batched)
     with bench.reporter.bar(label, len(owed), "pairs") as bar:
         for batch, results in bench.engine.map(make, batches, _named):
             fresh = {

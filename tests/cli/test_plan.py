@@ -41,6 +41,56 @@ def test_people_are_shown_tables_advice_and_assumptions() -> None:
         assert words in shown
 
 
+FOUR_MACHINES = ("--gpu", "h100-80gb", "--gpus", 8, "--nodes", 4)
+VICUNA = ("vicuna-7b-pruned20", "--config", f"teacher={CONFIGS / 'vicuna-7b-v1.5.json'}")
+
+
+def test_on_machines_under_ray_every_step_has_its_place_and_its_time() -> None:
+    wide = ("--set", "engine.gpus_per_training=8")
+    told: dict[str, Any] = json.loads(plan(*VICUNA, *FOUR_MACHINES, *wide, "--json").stdout)
+    found = told["placement"]
+    cluster = {"nodes": 4, "gpus": 8, "workers": 32, "gpus_per_training": 8, "trainings": 4}
+    assert found["cluster"] == cluster
+    steps = {(s["stage"], *s["who"]): s for s in found["steps"]}
+    dsft = steps["dsft", "sft"]
+    assert (dsft["where"], dsft["items"], dsft["side_by_side"]) == ("trainings", 1, 1)
+    assert dsft["time"]["gpu_hours"] == pytest.approx(32 * dsft["time"]["hours"])
+    assert dsft["time"]["busy_gpu_hours"] == pytest.approx(8 * dsft["time"]["hours"])
+    assert steps["judge", "chat"]["where"] == "asked"
+    assert steps["judge", "chat"]["time"] is None
+    known = [s["time"] for s in found["steps"] if s["time"]]
+    assert found["total"] == pytest.approx({name: sum(time[name] for time in known) for name in known[0]})
+    assert told["fits"]
+    assert "placement" not in json.loads(plan(*VICUNA, "--gpu", "h100-80gb", "--json").stdout)
+
+
+def test_people_are_shown_what_runs_where_and_what_is_not_in_it() -> None:
+    shown = plan(*VICUNA, *FOUR_MACHINES, "--set", "engine.gpus_per_training=16").stdout
+    for words in (
+        "4 × 8 × h100-80gb",
+        "Ray: 32 workers; 2 trainings at a time, 16 GPUs each",
+        "on 32 GPUs",
+        "1 item, 1 worker ",
+        "8 items, 8 workers",
+        "4 trainings, 2 at a time",
+        "elsewhere, asked by the driver",
+        "a machine has 8 GPUs, so the 16 of a training can be on several",
+        "not in it: starting a stage's workers",
+        "ACCELERATE_USE_FSDP=true",
+    ):
+        assert words in shown
+
+
+def test_on_machines_under_ray_a_training_gets_more_gpus_by_the_recipes_engine() -> None:
+    shown = plan(*VICUNA, *FOUR_MACHINES).stdout
+    assert "train, kd: 121.0 GB do not fit" in shown
+    assert "; engine.gpus_per_training=4;" in shown
+    assert "--gpus" not in shown
+    few = plan(*VICUNA, "--gpu", "h100-80gb", "--gpus", 2, "--nodes", 1).stdout
+    assert "engine.gpus_per_training=2" in few  # of dsft
+    assert "engine.gpus_per_training=4" not in few  # there are two
+
+
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
@@ -50,6 +100,12 @@ def test_people_are_shown_tables_advice_and_assumptions() -> None:
         (["vicuna-7b-pruned20", "--config", "teacher=none.json"], "no file none.json"),
         (["vicuna-7b-pruned20", "--gpus", "0"], "--gpus"),
         (["vicuna-7b-pruned20", "--utilisation", "2"], "--utilisation"),
+        (["vicuna-7b-pruned20", "--nodes", "0"], "--nodes"),
+        (["vicuna-7b-pruned20", "--nodes", "2", "--gpu", "cpu"], "--gpu"),
+        (
+            ["vicuna-7b-pruned20", "--nodes", "2", "--gpu", "h100-80gb", "--set", "engine.gpus_per_training=4"],
+            "engine.gpus_per_training=4: all machines together have 2",
+        ),
         (["vicuna-7b-pruned20", "--set", "teacher.model=./none"], "no config.json in model directory './none'"),
     ],
 )
