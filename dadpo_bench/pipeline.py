@@ -40,8 +40,9 @@ from dadpo_bench.stages.cards import write_cards
 from dadpo_bench.stages.contestants import answer, answers, enter, enter_canaries
 from dadpo_bench.stages.divergences import divergences
 from dadpo_bench.stages.drawing import Drawing, draw_all
-from dadpo_bench.stages.responses import collect_responses
-from dadpo_bench.stages.signals import Scored, collect_signals
+from dadpo_bench.stages.responses import Request, collect_all_responses
+from dadpo_bench.stages.served import ServedModel, collect_served_responses
+from dadpo_bench.stages.signals import Scored, Scoring, collect_all_signals
 from dadpo_bench.stages.students import student_of, train
 from dadpo_bench.stages.teachers import (
     AnyTeacher,
@@ -187,10 +188,10 @@ def _models(run: _Run) -> None:
 
 def _teacher_responses(run: _Run) -> None:
     drawing = Drawing(run.plan.recipe.teacher_sampling, {}, SHARED_SEED)
-    for split, task in run.plan.learning.items():
-        label = f"teacher's responses{_of(split)}"
-        given = teacher_responses(run.bench, run.teacher, task.prompts, drawing, label)
-        run.taught[split] = [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in given]
+    wanted = {_of(split): task.prompts for split, task in run.plan.learning.items()}
+    given = teacher_responses(run.bench, run.teacher, wanted, drawing)
+    for split, responses in zip(run.plan.learning, given, strict=True):
+        run.taught[split] = [Example(prompt=s.response.prompt, chosen=s.response.replies[0]) for s in responses]
 
 
 def _of(split: str) -> str:
@@ -231,15 +232,13 @@ def _together(run: _Run, trainings: Sequence[Callable[[], LocalModel]]) -> list[
 def _student_responses(run: _Run) -> None:
     if not run.plan.on_pairs:
         return
-    for seed, (split, task) in itertools.product(run.plan.seeds, run.plan.learning.items()):
-        own = collect_responses(
-            run.bench,
-            run.models[FIRST, seed],
-            task.prompts,
-            run.plan.recipe.student_sampling,
-            seed,
-            f"dSFT student's responses, seed {seed}{_of(split)}",
-        )
+    places = list(itertools.product(run.plan.seeds, run.plan.learning))
+    requests = [
+        Request(run.models[FIRST, seed], run.plan.learning[split].prompts, run.plan.recipe.student_sampling, seed)
+        for seed, split in places
+    ]
+    found = collect_all_responses(run.bench, requests, "dSFT students' responses")
+    for (seed, split), own in zip(places, found, strict=True):
         run.pairs[seed, split] = [
             lesson.model_copy(update={"rejected": s.response.replies[0]})
             for lesson, s in zip(run.taught[split], own, strict=True)
@@ -251,31 +250,33 @@ def _signals(run: _Run) -> None:
     needed = {signal for name in readers for signal in run.plan.entries[name].signals}
     # What is longer every method leaves out, so nobody would read its signals.
     longest = max((run.plan.recipe.method_settings(name).get("max_tokens", math.inf) for name in readers), default=0)
-    for (seed, split), examples in run.pairs.items():
-        student = run.models[FIRST, seed]
-        tokenizer = chat_tokenizer(str(student.directory), student.chat_template)
-        scored: dict[int, Scored] = {}
-        for i, e in enumerate(examples):
-            if e.rejected is not None:
-                pair = tokenizer.branching(e.prompt, [e.chosen, e.rejected], sampled=run.sampled)
-                if pair.tokens <= longest:
-                    scored[i] = Scored(e.prompt, e.chosen, e.rejected)
-        found: dict[str, dict[int, Pair]] = {}
-        for name in ("reference", "teacher"):
-            if name in needed:
-                pairs, label = list(scored.values()), f"{name} signals, seed {seed}{_of(split)}"
-                signals = (
-                    collect_signals(run.bench, student, pairs, training(), sampled=run.sampled, label=label)
-                    if name == "reference"
-                    else teacher_signals(
-                        run.bench, run.teacher, pairs, sampled=run.sampled, label=label, found=run.keep_parity
-                    )
-                )
-                found[name] = dict(zip(scored, signals, strict=True))
-        run.pairs[seed, split] = [
-            e.model_copy(update={"signals": {name: pairs[i] for name, pairs in found.items() if i in pairs}})
+    scored = {place: _scorable(run, place, longest) for place in run.pairs}
+    pairs = {place: list(some.values()) for place, some in scored.items()}
+    found: dict[str, list[list[Pair]]] = {}
+    if "reference" in needed:
+        scorings = [Scoring(run.models[FIRST, seed], some, training()) for (seed, _), some in pairs.items()]
+        found["reference"] = collect_all_signals(run.bench, scorings, sampled=run.sampled, label="reference signals")
+    if "teacher" in needed:
+        labelled = {f"seed {seed}{_of(split)}": some for (seed, split), some in pairs.items()}
+        found["teacher"] = teacher_signals(run.bench, run.teacher, labelled, sampled=run.sampled, found=run.keep_parity)
+    for at, (place, examples) in enumerate(run.pairs.items()):
+        by_name = {name: dict(zip(scored[place], signals[at], strict=True)) for name, signals in found.items()}
+        run.pairs[place] = [
+            e.model_copy(update={"signals": {name: given[i] for name, given in by_name.items() if i in given}})
             for i, e in enumerate(examples)
         ]
+
+
+def _scorable(run: _Run, place: tuple[int, str], longest: float) -> dict[int, Scored]:
+    """By position: the pairs of a seed and a split that are not too long."""
+    student = run.models[FIRST, place[0]]
+    tokenizer = chat_tokenizer(str(student.directory), student.chat_template)
+    return {
+        i: Scored(e.prompt, e.chosen, e.rejected)
+        for i, e in enumerate(run.pairs[place])
+        if e.rejected is not None
+        and tokenizer.branching(e.prompt, [e.chosen, e.rejected], sampled=run.sampled).tokens <= longest
+    }
 
 
 def _train(run: _Run) -> None:
@@ -323,8 +324,8 @@ def _responses(run: _Run) -> None:
     drawn = iter(draw_all(bench, here, f"answers of {len(keys)} models"))
     for who, task in places:
         drawing, label = run.plan.drawing(task), f"{who.name}: {task.name}"
-        local = _is_local(who.model)
-        given = next(drawn) if local else teacher_responses(bench, who.model, task.prompts, drawing, label)
+        served = who.model if isinstance(who.model, ServedModel) else None
+        given = collect_served_responses(bench, served, task.prompts, drawing, label) if served else next(drawn)
         answer(bench, keys[who.name, who.seed], task, given.places)
     _divergences(run, [(who, task) for who, task in places if who.kind != TEACHER])
 

@@ -89,6 +89,10 @@ class MethodEntry(Entry):
     """Whether it learns from its own replies, drawn before each step: of at most its setting `max_new_tokens`, by
     `Sampling`'s other defaults."""
 
+    def shards(self, settings: Mapping[str, Any]) -> bool:
+        """Whether processes may share its weights out: neither adapters nor a policy that draws can be."""
+        return not (self.rollouts or settings.get("lora"))
+
 
 class JudgeEntry(Entry):
     """A way of telling which response is better."""

@@ -79,9 +79,8 @@ def cluster_assumptions(cluster: Cluster) -> Iterator[str]:
     yield "GPU-hours: of all GPUs, idle ones too; busy: the share of them in which a GPU computes"
     if cluster.gpus_per_training > 1:
         yield (
-            "FSDP: Ray's processes shard where accelerate's variables (ACCELERATE_USE_FSDP=true, FSDP_VERSION=2, "
-            "FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP) are set on every machine before Ray starts there; without "
-            "them each GPU holds everything"
+            "GPUs that share a training: masters, gradients and moments are shared out (FSDP2, which nobody has tried "
+            "under Ray on GPUs), with adapters or rollouts each holds all of them and computes its share"
         )
     if cluster.crossing:
         yield (

@@ -13,6 +13,17 @@ from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, as_all, cloudpickle, nothing, ray
 from dadpo_bench.types import Checkpoint, Job
 
+_SHARDED = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    "FSDP_OFFLOAD_PARAMS": "false",
+}
+"""For accelerate where GPUs share a training's weights, as in `examples/accelerate/fsdp2.yaml`; what is set stays."""
+
 _RAISED = {"UserError": UserError, "WorkError": WorkError, "KeyboardInterrupt": KeyboardInterrupt}
 
 
@@ -93,6 +104,7 @@ def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: in
     from ray.train.torch import TorchTrainer
 
     job: Job = cloudpickle.loads(given)
+    shards = registry.methods[method].shards(job.settings) and needs.gpus > 0
     scaling = ScalingConfig(
         num_workers=wide, use_gpu=needs.gpus > 0, resources_per_worker={"CPU": needs.cpus, "GPU": float(needs.gpus > 0)}
     )
@@ -107,6 +119,7 @@ def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: in
                 "ends": ends,
                 "needs": needs,
                 "wide": wide,
+                "environment": _SHARDED if shards else {},
             },
             scaling_config=scaling,
             run_config=RunConfig(
@@ -124,14 +137,24 @@ def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: in
 
 
 def _rank(settings: dict[str, Any]) -> None:
-    """One of the processes. The first tells; of what went wrong any does."""
-    rank = ray.train.get_context().get_world_rank()
+    """One of the processes. The first tells; of what went wrong any does, and ends the others, which may wait for it.
+
+    Ray begins anew whenever a process ends early: there is nothing to do where that was no machine's fault.
+    """
+    rank, ends = ray.train.get_context().get_world_rank(), settings["ends"]
+    if ray.get(ends.stopping.remote()):
+        return
+    for name, value in settings["environment"].items():
+        os.environ.setdefault(name, value)
     if settings["needs"].gpus == 0:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     desk = settings["desk"] if rank == 0 else None
     end = _train(settings["method"], settings["given"], desk, settings["needs"], settings["wide"])
-    if rank == 0 or end[0] != "done":
-        ray.get(settings["ends"].tell.remote("end", end))
+    if end[0] != "done":
+        ray.get([ends.tell.remote("end", end), ends.stop.remote()])
+        raise WorkError(end[1])
+    if rank == 0:
+        ray.get(ends.tell.remote("end", end))
 
 
 def _never() -> bool:

@@ -63,14 +63,15 @@ def steps(plan: Plan) -> Iterator[Step]:
 
 
 def _learning(plan: Plan, load: Load) -> Calls:
-    """Seed by seed, and split by split, one after another; what all seeds share is done once."""
-    seeds = 1 if load.stage is Stage.teacher_responses else len(plan.seeds)
+    """All splits in one go, and all seeds; they share the teacher's responses."""
     splits = [task.prompts for task in plan.learning.values()]
     match load:
         case Sample():
-            return [[_drawn(load, len(b)) for b in batches(split, load.batch_size)] for split in splits] * seeds
+            drawn = [_drawn(load, len(some)) for split in splits for some in batches(split, load.batch_size)]
+            return [drawn if load.stage is Stage.teacher_responses else drawn * len(plan.seeds)]
         case Score():
-            return [[(replace(load, examples=len(c)),) for c in chunks(split, PAIRS)] for split in splits] * seeds
+            runs = [(replace(load, examples=len(some)),) for split in splits for some in chunks(split, PAIRS)]
+            return [runs * len(plan.seeds)]
         case Prune():
             return [[(load,)]]
     return []

@@ -88,6 +88,7 @@ def collect_all_responses(bench: Bench, requests: Sequence[Request], label: str)
         keys = {(row.batch_key, row.prompt_key): row.key for row in known_responses(session, list(planned))}
     owed = [b for b in planned.values() if any((b.key, p.key) not in keys for p in b.prompts)]
     _tell_of_long_prompts(bench, owed, label)
+    several = len({request.model for request in requests}) > 1
     with bench.reporter.bar(label, sum(len(b.prompts) for b in owed), "responses") as bar:
         for batch, replies in bench.engine.map(_Responder, owed, _named):
             stored = [Stored(content_key(batch.key, r.prompt.key), r) for r in replies]
@@ -96,8 +97,8 @@ def collect_all_responses(bench: Bench, requests: Sequence[Request], label: str)
                 rows = [response_row(*s, batch.model.key, batch.key, batch.sampling) for s in stored]
                 insert_missing(session, schema.Response, rows)
             keys |= {(batch.key, s.response.prompt.key): s.key for s in stored}
-            several = batch.model.name if len(requests) > 1 else ""
-            bar.advance(len(stored), f"{several} {bench.engine.workers}".strip())
+            whose = batch.model.name if several else ""
+            bar.advance(len(stored), f"{whose} {bench.engine.workers}".strip())
     return [Responses(bench.store, _places(request, plan, keys)) for request, plan in zip(requests, plans, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,10 +17,10 @@ from dadpo_bench.models import (
     ChatTokenizer,
     Precision,
     chat_tokenizer,
-    load_model,
     sequence_log_probs,
 )
 from dadpo_bench.stages.bench import Bench, LocalModel
+from dadpo_bench.stages.held import Held
 from dadpo_bench.store import insert_missing, schema
 from dadpo_bench.store.rows import chunks
 from dadpo_bench.types import Example, Pair, Prompt, Reply, SequenceLogProb, content_key
@@ -29,7 +30,10 @@ PAIRS = 16
 
 
 class _Batch(NamedTuple):
+    place: int
     what: str
+    model: LocalModel
+    precision: Precision
     branchings: list[Branching]
 
 
@@ -42,47 +46,83 @@ class Scored:
     rejected: Reply
 
 
+class Scoring(NamedTuple):
+    """What a model is to score, and in which format."""
+
+    model: LocalModel
+    pairs: Sequence[Scored]
+    precision: Precision
+
+
 def collect_signals(
-    bench: Bench,
-    model: LocalModel,
-    pairs: Sequence[Scored],
-    precision: Precision,
-    *,
-    sampled: bool,
-    label: str,
+    bench: Bench, model: LocalModel, pairs: Sequence[Scored], precision: Precision, *, sampled: bool, label: str
 ) -> list[Pair]:
     """log π(y|x) of both responses of every pair, in order; only what is not in the store is scored."""
-    tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
+    return collect_all_signals(bench, [Scoring(model, pairs, precision)], sampled=sampled, label=label)[0]
 
-    def branching(pair: Scored) -> Branching:
+
+class _Run(NamedTuple):
+    """Pairs of a scoring that are scored in one go."""
+
+    scoring: Scoring
+    pairs: Sequence[int]
+    keys: list[str]
+    """Of both responses of each."""
+    own: set[str]
+    """Those that nobody has and no run before it scores."""
+
+
+def collect_all_signals(bench: Bench, scorings: Sequence[Scoring], *, sampled: bool, label: str) -> list[list[Pair]]:
+    """`collect_signals` of every scoring, all that is owed in one go.
+
+    A response that several pairs share has one signal, that of the first of them: in another batch it may be rounded
+    otherwise, and whoever scores it again must read the same.
+    """
+
+    def branching(scoring: Scoring, place: int) -> Branching:
+        pair, model = scoring.pairs[place], scoring.model
+        tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
         return tokenizer.branching(pair.prompt, [pair.chosen, pair.rejected], sampled=sampled)
 
-    keys = [tokens_keys(branching(pair)) for pair in pairs]
-    known = known_signals(bench, model.key, [k for both in keys for k in both], str(precision), SCORER_VERSION)
-    owed = [i for i, both in enumerate(keys) if any(k not in known for k in both)]
+    keys = [[tokens_keys(branching(scoring, place)) for place in range(len(scoring.pairs))] for scoring in scorings]
+    known: dict[tuple[str, str], dict[str, SequenceLogProb]] = {}
+    claimed: dict[tuple[str, str], set[str]] = {}
+    runs: list[_Run] = []
+    for scoring, pairs in zip(scorings, keys, strict=True):
+        format = str(scoring.precision)
+        there = known.setdefault(_frozen(scoring), {})
+        there |= known_signals(bench, scoring.model.key, [k for both in pairs for k in both], format, SCORER_VERSION)
+        taken = claimed.setdefault(_frozen(scoring), set())
+        owed = [i for i, both in enumerate(pairs) if any(k not in there and k not in taken for k in both)]
+        for places in chunks(owed, PAIRS):
+            every = [key for i in places for key in pairs[i]]
+            runs.append(_Run(scoring, places, every, set(every) - there.keys() - taken))
+            taken |= runs[-1].own
 
-    def make() -> _Scorer:
-        return _Scorer(model, precision)
+    def batch(place: int) -> _Batch:
+        scoring, places, *_ = runs[place]
+        branchings = [branching(scoring, i) for i in places]
+        return _Batch(place, _first(scoring.pairs[places[0]].prompt), scoring.model, scoring.precision, branchings)
 
-    def batched(run: Sequence[int]) -> _Batch:
-        return _Batch(_first(pairs[run[0]].prompt), [branching(pairs[i]) for i in run])
-
-    batches = Lazily(list(chunks(owed, PAIRS)), batched)
-    with bench.reporter.bar(label, len(owed), "pairs") as bar:
-        for batch, results in bench.engine.map(make, batches, _named):
-            fresh = {
-                key: signal
-                for pair, both in zip(batch.branchings, results, strict=True)
-                for key, signal in zip(tokens_keys(pair), both, strict=True)
-            }
-            rows = [signal_row(model.key, k, s, str(precision), SCORER_VERSION) for k, s in fresh.items()]
+    with bench.reporter.bar(label, sum(len(run.pairs) for run in runs), "pairs") as bar:
+        for done, results in bench.engine.map(_Scorer, Lazily(range(len(runs)), batch), _named):
+            run, signals = runs[done.place], itertools.chain.from_iterable(results)
+            fresh = {key: signal for key, signal in zip(run.keys, signals, strict=True) if key in run.own}
+            key, format = _frozen(run.scoring)
             with bench.store.write() as session:
+                rows = [signal_row(key, k, signal, format, SCORER_VERSION) for k, signal in fresh.items()]
                 insert_missing(session, schema.Signal, rows)
-            for key, signal in fresh.items():
-                # A response shared with pairs scored before keeps its first value: a resumed run must read the same.
-                known.setdefault(key, signal)
-            bar.advance(len(batch.branchings), bench.engine.workers)
-    return [Pair(*(known[k].total for k in both)) for both in keys]
+            known[key, format].update(fresh)
+            bar.advance(len(results), bench.engine.workers)
+    return [
+        [Pair(*(known[_frozen(scoring)][key].total for key in both)) for both in pairs]
+        for scoring, pairs in zip(scorings, keys, strict=True)
+    ]
+
+
+def _frozen(scoring: Scoring) -> tuple[str, str]:
+    """Whose numbers those are: the model's key, and the format."""
+    return scoring.model.key, str(scoring.precision)
 
 
 Scores = Callable[[Sequence[Branching]], list[list[SequenceLogProb]]]
@@ -93,8 +133,8 @@ def local_scores(bench: Bench, model: LocalModel, precision: Precision) -> Score
     """By a local model, loaded where the engine has it."""
 
     def scores(branchings: Sequence[Branching]) -> list[list[SequenceLogProb]]:
-        batch = _Batch(f"{model.name}'s own responses", list(branchings))
-        ((_, found),) = bench.engine.map(lambda: _Scorer(model, precision), [batch], _named)
+        batch = _Batch(0, f"{model.name}'s own responses", model, precision, list(branchings))
+        ((_, found),) = bench.engine.map(_Scorer, [batch], _named)
         return found
 
     return scores
@@ -166,9 +206,9 @@ def _first(prompt: Prompt) -> str:
 
 
 class _Scorer:
-    def __init__(self, model: LocalModel, precision: Precision) -> None:
-        self._model = load_model(model.directory, precision)
-        self._precision = precision
+    def __init__(self) -> None:
+        self._held = Held()
 
     def __call__(self, batch: _Batch) -> list[list[SequenceLogProb]]:
-        return sequence_log_probs(self._model, batch.branchings, self._precision)
+        (weights,) = self._held(batch.precision, batch.model)
+        return sequence_log_probs(weights, batch.branchings, batch.precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ from dadpo_bench.errors import UserError
 from dadpo_bench.models import chat_tokenizer, find, frozen, tokenizer_key
 from dadpo_bench.recipe import Recipe
 from dadpo_bench.stages.bench import Bench, LocalModel
-from dadpo_bench.stages.drawing import Drawing, draw
+from dadpo_bench.stages.drawing import Drawing, draw_all
 from dadpo_bench.stages.parity import check_parity
 from dadpo_bench.stages.responses import Responses
 from dadpo_bench.stages.served import ServedModel, collect_served_responses
 from dadpo_bench.stages.served_signals import collect_served_signals, served_scores
-from dadpo_bench.stages.signals import Scored, Scores, check_teacher, collect_signals, local_scores
+from dadpo_bench.stages.signals import Scored, Scores, Scoring, check_teacher, collect_all_signals, local_scores
 from dadpo_bench.stages.students import note_model
 from dadpo_bench.teacher import Teacher
 from dadpo_bench.types import Continuation, Example, JudgeContext, Pair, Prompt, Sampling
@@ -50,12 +50,15 @@ def same_tokenizer(teacher: AnyTeacher, student: LocalModel) -> bool:
 
 
 def teacher_responses(
-    bench: Bench, teacher: AnyTeacher, prompts: Sequence[Prompt], drawing: Drawing, label: str
-) -> Responses:
-    """Its responses, in the prompts' order where it is served; only what is not stored is asked for."""
+    bench: Bench, teacher: AnyTeacher, wanted: Mapping[str, Sequence[Prompt]], drawing: Drawing
+) -> list[Responses]:
+    """Its responses to prompts by what these are called; only what is not stored is asked for."""
     if isinstance(teacher, ServedModel):
-        return collect_served_responses(bench, teacher, prompts, drawing, label)
-    return draw(bench, teacher, prompts, drawing, label)
+        return [
+            collect_served_responses(bench, teacher, prompts, drawing, f"teacher's responses{name}")
+            for name, prompts in wanted.items()
+        ]
+    return draw_all(bench, [(teacher, prompts, drawing) for prompts in wanted.values()], "teacher's responses")
 
 
 def check_own_responses(bench: Bench, teacher: AnyTeacher, lessons: Sequence[Example], *, sampled: bool) -> None:
@@ -75,27 +78,35 @@ def check_own_responses(bench: Bench, teacher: AnyTeacher, lessons: Sequence[Exa
 def teacher_signals(
     bench: Bench,
     teacher: AnyTeacher,
-    pairs: Sequence[Scored],
+    wanted: Mapping[str, Sequence[Scored]],
     *,
     sampled: bool,
-    label: str,
     found: Callable[[Sequence[dict[str, Any]]], None],
-) -> list[Pair]:
-    """See `collect_signals`. What the parity gate found of a served teacher is told, and given to `found`."""
+) -> list[list[Pair]]:
+    """See `collect_all_signals`, of pairs by what they are called.
+
+    What the parity gate found of a served teacher is told, and given to `found`.
+    """
     if isinstance(teacher, LocalModel):
-        return collect_signals(bench, teacher, pairs, frozen(), sampled=sampled, label=label)
+        scorings = [Scoring(teacher, pairs, frozen()) for pairs in wanted.values()]
+        return collect_all_signals(bench, scorings, sampled=sampled, label="teacher signals")
     if teacher.directory is None:
         raise UserError(f"{teacher.name}: log-probs of token ids need its tokenizer (teacher.tokenizer)")
-    tokenizer = chat_tokenizer(str(teacher.directory), teacher.chat_template)
+    served, tokenizer = teacher, chat_tokenizer(str(teacher.directory), teacher.chat_template)
 
-    def gate(continuations: Sequence[Continuation]) -> None:
-        figures = []
-        for line, figure in check_parity(teacher, tokenizer, continuations, [pair.prompt for pair in pairs]):
-            bench.reporter.say(f"  {label}: {line}")
-            figures.append(figure)
-        found(figures)
+    def signals(name: str, pairs: Sequence[Scored]) -> list[Pair]:
+        label = f"teacher signals, {name}"
 
-    return collect_served_signals(bench, teacher, tokenizer, pairs, sampled=sampled, label=label, before=gate)
+        def gate(continuations: Sequence[Continuation]) -> None:
+            figures = []
+            for line, figure in check_parity(served, tokenizer, continuations, [pair.prompt for pair in pairs]):
+                bench.reporter.say(f"  {label}: {line}")
+                figures.append(figure)
+            found(figures)
+
+        return collect_served_signals(bench, served, tokenizer, pairs, sampled=sampled, label=label, before=gate)
+
+    return [signals(name, pairs) for name, pairs in wanted.items()]
 
 
 def check_key(teacher: Teacher) -> None:

@@ -67,11 +67,11 @@ def test_each_takes_the_place_that_is_free_first(seconds: list[float], places: i
     assert makespan(seconds, places) == expected
 
 
-def test_learning_is_cut_by_split_and_seed_into_batches_and_sixteen_pairs() -> None:
+def test_learning_is_cut_into_batches_and_sixteen_pairs_of_a_split_and_a_seed_in_one_go() -> None:
     found = cut(planned(EMBEDDED, seeds=2))
-    assert sizes(found["teacher-responses/teacher"]) == [[24] * 4, [16]]  # once for all seeds
-    assert sizes(found["student-responses/sft"]) == [[24] * 4, [16]] * 2
-    assert sizes(found["signals/teacher"]) == [[16] * 6, [16]] * 2
+    assert sizes(found["teacher-responses/teacher"]) == [[24] * 4 + [16]]  # once for all seeds
+    assert sizes(found["student-responses/sft"]) == [([24] * 4 + [16]) * 2]
+    assert sizes(found["signals/teacher"]) == [([16] * 6 + [16]) * 2]
 
 
 def test_everybodys_answers_are_one_call_and_a_divergence_is_an_item_of_a_model_and_a_task() -> None:
