@@ -10,7 +10,7 @@ from typing import Any
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError, WorkError
-from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, as_all, cloudpickle, nothing, ray
+from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, as_all, cloudpickle, last_line, nothing, ray
 from dadpo_bench.types import Checkpoint, Job
 
 _SHARDED = {
@@ -24,6 +24,9 @@ _SHARDED = {
 }
 """For accelerate where GPUs share a training's weights, as in `examples/accelerate/fsdp2.yaml`; what is set stays."""
 
+_TRIES = 3
+"""More of a training that several processes share, after one of them failed: the others fail when a machine is lost."""
+
 _RAISED = {"UserError": UserError, "WorkError": WorkError, "KeyboardInterrupt": KeyboardInterrupt}
 
 
@@ -32,7 +35,7 @@ def begun(method: str, job: Job, desk: Any, needs: Needs, wide: int) -> Any:
     given = cloudpickle.dumps(replace(job, report=nothing, say=nothing, stop=_never))
     alone = wide <= 1
     task = ray.remote(num_cpus=needs.cpus if alone else 0, num_gpus=wide if alone else 0)(
-        _train if alone else _train_together
+        _train_alone if alone else _train_together
     )
     return task.options(max_retries=RETRIES).remote(method, given, desk, needs, wide)
 
@@ -85,7 +88,7 @@ def _at(desk: Any, job: Job) -> Job:
 
 
 def _train(method: str, given: bytes, desk: Any, needs: Needs, wide: int) -> tuple[str, Any]:
-    """A training in this process: what became of it."""
+    """A training in this process: what became of it. Raises what nobody foresaw."""
     try:
         as_all(needs)
         trainer: Any = registry.methods.load(method)
@@ -93,14 +96,23 @@ def _train(method: str, given: bytes, desk: Any, needs: Needs, wide: int) -> tup
         return "done", trainer.train(replace(job, stop=_never) if wide > 1 else job).model_dump(mode="json")
     except (UserError, WorkError, KeyboardInterrupt) as error:
         return type(error).__name__, str(error)
+
+
+def _said(error: Exception) -> str:
+    return f"on {socket.gethostname()}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def _train_alone(*arguments: Any) -> tuple[str, Any]:
+    """`_train`, which nothing but its own failure ends."""
+    try:
+        return _train(*arguments)
     except Exception as error:
-        where = socket.gethostname()
-        return "WorkError", f"on {where}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return "WorkError", _said(error)
 
 
 def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: int) -> tuple[str, Any]:
     """A training that several GPUs share, by Ray Train around the same loop: `_rank` in as many processes."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
 
     job: Job = cloudpickle.loads(given)
@@ -125,21 +137,24 @@ def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: in
             run_config=RunConfig(
                 name=f"ray-{job.output.name.strip('.')}",
                 storage_path=str(job.output.parent / "ray"),
-                failure_config=FailureConfig(max_failures=RETRIES),
+                failure_config=FailureConfig(max_failures=_TRIES),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         ).fit()
-        told = ray.get(ends.take.remote())
+    except WorkerGroupError as error:
+        first = next(iter(error.worker_failures.values()), error)
+        return "WorkError", f"the training failed {_TRIES + 1} times: {last_line(first)}"
     finally:
         shutil.rmtree(job.output.parent / "ray", ignore_errors=True)
-    found: list[tuple[str, Any]] = [values[0] for _, values in told]
+    found: list[tuple[str, Any]] = [values[0] for _, values in ray.get(ends.take.remote())]
     return next((end for end in found if end[0] != "done"), found[0])
 
 
 def _rank(settings: dict[str, Any]) -> None:
-    """One of the processes. The first tells; of what went wrong any does, and ends the others, which may wait for it.
+    """One of the processes. The first tells; of what went wrong any does.
 
-    Ray begins anew whenever a process ends early: there is nothing to do where that was no machine's fault.
+    One that raises ends the others, which may wait for it, and Ray begins anew from what was saved last: with nothing
+    to do where all is said.
     """
     rank, ends = ray.train.get_context().get_world_rank(), settings["ends"]
     if ray.get(ends.stopping.remote()):
@@ -149,7 +164,10 @@ def _rank(settings: dict[str, Any]) -> None:
     if settings["needs"].gpus == 0:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     desk = settings["desk"] if rank == 0 else None
-    end = _train(settings["method"], settings["given"], desk, settings["needs"], settings["wide"])
+    try:
+        end = _train(settings["method"], settings["given"], desk, settings["needs"], settings["wide"])
+    except Exception as error:
+        raise WorkError(_said(error)) from None
     if end[0] != "done":
         ray.get([ends.tell.remote("end", end), ends.stop.remote()])
         raise WorkError(end[1])
