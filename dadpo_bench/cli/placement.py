@@ -77,11 +77,6 @@ def cluster_assumptions(cluster: Cluster) -> Iterator[str]:
         "machines, what the driver does alone (store, scores, board); every worker has its cores"
     )
     yield "GPU-hours: of all GPUs, idle ones too; busy: the share of them in which a GPU computes"
-    if cluster.gpus_per_training > 1:
-        yield (
-            "GPUs that share a training: masters, gradients and moments are shared out (FSDP2, which nobody has tried "
-            "under Ray on GPUs), with adapters or rollouts each holds all of them and computes its share"
-        )
     if cluster.crossing:
         yield (
             f"a machine has {counted(cluster.gpus, 'GPUs')}, so the {cluster.gpus_per_training} of a training can be "

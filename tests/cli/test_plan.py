@@ -76,7 +76,7 @@ def test_people_are_shown_what_runs_where_and_what_is_not_in_it() -> None:
         "elsewhere, asked by the driver",
         "a machine has 8 GPUs, so the 16 of a training can be on several",
         "not in it: starting a stage's workers",
-        "masters, gradients and moments are shared out (FSDP2",
+        "shares masters, gradients and moments out over them (FSDP)",
     ):
         assert words in shown
 
