@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -34,8 +35,8 @@ LOOK_SECONDS = 0.2
 _REACH_SECONDS = 5.0
 """To a cluster's address."""
 
-_PLACE_SECONDS = 120.0
-"""Until the first worker has a place: an autoscaler may have to start a machine."""
+_PLACE_SECONDS, _START_SECONDS = 120.0, 600.0
+"""Until others leave the first worker a place; until an autoscaler has started a machine for it."""
 
 _LATE_SECONDS, _LOOKS_SECONDS = 10.0, 60.0
 """Until a machine sees a file that was written elsewhere; until all machines have told whether they do."""
@@ -94,7 +95,10 @@ def placed(choice: EngineChoice) -> Places:
     cpus = choice.cpus_per_worker
     try:
         probe = ray.remote(num_cpus=cpus, num_gpus=gpus)(_probe).remote()
-        done, _ = ray.wait([probe], timeout=_PLACE_SECONDS)
+        if not (there := _could_hold(cpus, gpus)):
+            told = f"no machine has {cpus:g} cores and {gpus:g} GPUs: waiting for one that an autoscaler may start"
+            print(f"--engine ray: {told}", file=sys.stderr)
+        done, _ = ray.wait([probe], timeout=_PLACE_SECONDS if there else _START_SECONDS)
     except ImportError as error:  # told at once by Ray's client
         raise UserError(f"the cluster's machines cannot work: {error}; install dadpo-bench there") from error
     if not done:
@@ -110,7 +114,10 @@ def placed(choice: EngineChoice) -> Places:
         compute_in(dtype)
     needs = Needs(cpus, gpus, str(compute_dtype()).removeprefix("torch."), __version__)
     _check_version(version)
-    return Places(needs, choice.workers or _fitting(has, cpus, gpus), _fitting(has, cpus, wide), wide)
+    workers = choice.workers or _fitting(has, cpus, gpus)
+    # Where an autoscaler has yet to start machines, as many trainings as those would hold.
+    will = {"CPU": max(has.get("CPU", 0), workers * cpus), "GPU": max(has.get("GPU", 0), workers * gpus)}
+    return Places(needs, workers, _fitting(will, cpus, wide), wide)
 
 
 def check_seen(folder: Path) -> None:
@@ -150,6 +157,12 @@ def last_line(error: BaseException) -> str:
 
 def nothing(*_: Any, **__: Any) -> None:
     """For callbacks that stay with the starting side."""
+
+
+def _could_hold(cpus: float, gpus: float) -> bool:
+    """Whether some machine would have place for a worker if it were idle."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(has.get("CPU", 0) >= cpus and has.get("GPU", 0) >= gpus for has in machines)
 
 
 def _misses(path: str) -> list[str]:
