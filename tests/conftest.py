@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from tests.postgres import Server, server
+from tests.simulated_cluster import QUIET
 from tests.tiny import build_tiny_model
 
 # Few cores serve many processes here; spinning threads only slow each other down, in the programs started too.
 _THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads())
 torch.set_num_threads(_THREADS)
 os.environ["OMP_NUM_THREADS"] = str(_THREADS)
+os.environ.update(QUIET)  # before anything imports Ray
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -19,7 +19,9 @@ QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_worker_niceness": "0",
 }
-"""Environment of the cluster, and of whoever uses it."""
+"""Environment of the cluster, and of whoever uses it; some of it Ray reads when it is imported."""
+
+os.environ.update(QUIET)
 
 _OF_THE_RUN = ("runs", "stage_times", "activities", "alembic_version")
 _OF_THE_MOMENT = {
@@ -101,7 +103,6 @@ def _worked(machine: Any) -> float:
 @contextmanager
 def simulated_cluster(machines: int = 2, cores: float = 1) -> Iterator[SimulatedCluster]:
     """Open while within."""
-    os.environ.update(QUIET)
     cluster = SimulatedCluster(machines, cores)
     try:
         yield cluster
