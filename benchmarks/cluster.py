@@ -45,8 +45,8 @@ FEW = (
 """What makes a run short, and its batches many."""
 
 _LOOK_SECONDS = 0.2
-_SHORT = {Stage.models: 5.0, Stage.score: 0.0}
-"""Stages that tell of no progress: struck so many seconds behind their begin."""
+_SHORT = {Stage.models: 5.0, Stage.signals: 7.0, Stage.score: 0.0}
+"""Stages that tell of little or no progress: struck so many seconds behind their begin."""
 
 
 class Struck(NamedTuple):

@@ -13,7 +13,7 @@ from dadpo_bench.counts import counted
 from dadpo_bench.engine import Failure, Worker, succeeded
 from dadpo_bench.errors import WorkError
 from dadpo_bench.on_ray.cluster import AT_HEAD, LOOK_SECONDS, check_seen, cloudpickle, connect, last_line, placed, ray
-from dadpo_bench.on_ray.stream import outcomes
+from dadpo_bench.on_ray.stream import items_together, outcomes
 from dadpo_bench.on_ray.training import Desk, begun, ended
 from dadpo_bench.recipe import EngineChoice
 from dadpo_bench.types import Checkpoint, Job
@@ -64,15 +64,17 @@ class RayEngine:
     def _outcomes(self, make: Callable[[], Any], items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
         self._seen.clear()
         owed = set(range(len(items)))
-        rows = [{"place": place, "item": cloudpickle.dumps(item)} for place, item in enumerate(items)]
-        for row in outcomes(cloudpickle.dumps(make), rows, min(self._places.workers, len(rows)), self._places.needs):
-            self._seen[row["worker"]] = time.monotonic()
-            outcome = cloudpickle.loads(row["outcome"])
-            if isinstance(outcome, BaseException):
-                raise outcome
-            if (place := row["place"]) in owed:
-                owed.remove(place)
-                yield items[place], outcome
+        together = items_together(len(items), self._places.workers)
+        for size in dict.fromkeys((together, 1)):  # of items that went down with others each is tried by itself
+            rows = [{"place": place, "item": cloudpickle.dumps(items[place])} for place in sorted(owed)]
+            for row in outcomes(cloudpickle.dumps(make), rows, size, self._places) if rows else ():
+                self._seen[row["worker"]] = time.monotonic()
+                outcome = cloudpickle.loads(row["outcome"])
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if (place := row["place"]) in owed:
+                    owed.remove(place)
+                    yield items[place], outcome
         died = Failure("its worker died, and so did those that took it over")
         yield from ((items[place], died) for place in sorted(owed))
 

@@ -1,8 +1,9 @@
-"""A stage that maps, through an actor pool of Ray Data: a block for each item, results as they come."""
+"""A stage that maps, through an actor pool of Ray Data: a block for each item, or each few, results as they come."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -13,17 +14,28 @@ from typing import Any
 
 from dadpo_bench.engine import Failure, attempt
 from dadpo_bench.errors import UserError, WorkError
-from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, as_all, cloudpickle, last_line, ray
+from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, Places, as_all, cloudpickle, last_line, ray
+
+_TOGETHER, _ROUNDS = 8, 16
+"""Items in a block at most, and blocks of a worker at least: a block costs Ray some 10 ms, whatever is in it."""
 
 
-def outcomes(make: bytes, rows: list[dict[str, Any]], size: int, needs: Needs) -> Iterator[dict[str, Any]]:
+def items_together(items: int, workers: int) -> int:
+    """Of a block: one where items are few, so that the last worker is not waited for."""
+    return max(1, min(_TOGETHER, items // (_ROUNDS * workers)))
+
+
+def outcomes(make: bytes, rows: list[dict[str, Any]], together: int, places: Places) -> Iterator[dict[str, Any]]:
     """Of every row with a `place` and a pickled `item` one with its `outcome`, and the `worker` that it is of.
 
-    `make` is pickled, too. Raises `WorkError` for what the cluster itself fails with.
+    `make` is pickled, too. As many rows go to a worker `together`. Raises `WorkError` for what the cluster itself fails
+    with.
     """
+    blocks = math.ceil(len(rows) / together)
+    size, needs = min(places.workers, blocks), places.needs
     far = ray.util.client.ray.is_connected()
     try:
-        yield from (_far if far else _stream)(make, rows, size, needs)
+        yield from (_far if far else _stream)(make, rows, blocks, size, needs)
     except ray.exceptions.RayError as error:
         raise WorkError(f"the cluster lost this stage: {last_line(error)}; the same command goes on") from error
 
@@ -39,14 +51,14 @@ def _far(*arguments: Any) -> Iterator[dict[str, Any]]:
             ray.kill(stage)
 
 
-def _stream(make: bytes, rows: list[dict[str, Any]], size: int, needs: Needs) -> Iterator[dict[str, Any]]:
+def _stream(make: bytes, rows: list[dict[str, Any]], count: int, size: int, needs: Needs) -> Iterator[dict[str, Any]]:
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # one item's block: told as its failure
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    blocks: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
+    blocks: Any = ray.data.from_items(rows, override_num_blocks=count)
     rows.clear()  # they are the cluster's now
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     worked = blocks.map(
