@@ -253,15 +253,21 @@ class Recipe(Part):
         prompts = placed.pop("", self.prompts)
         return self.model_copy(update={"prompts": prompts, "tasks": {**self.tasks, **placed}})
 
+    def named(self, contestant: str) -> Contestant:
+        """A contestant by its name; imports no method. Raises `UserError` for an unknown contestant or method."""
+        if contestant not in self.methods:
+            known = sorted({*self.methods, *registry.methods.names()})
+            raise UserError(registry.unknown("method", contestant, known))
+        chosen = self.methods[contestant]
+        registry.methods[chosen.method]  # raises, naming near ones
+        return chosen
+
     def method_settings(self, contestant: str) -> dict[str, Any]:
         """The full validated settings of a contestant, the method's name included.
 
         Raises `UserError` for an unknown contestant, method or setting.
         """
-        if contestant not in self.methods:
-            known = sorted({*self.methods, *registry.methods.names()})
-            raise UserError(registry.unknown("method", contestant, known))
-        chosen = self.methods[contestant]
+        chosen = self.named(contestant)
         config = method_config(chosen.method, chosen.settings, f"methods.{contestant}")
         settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
         return {"method": chosen.method, **settings}
@@ -316,12 +322,15 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | None = None) -> Recipe:
+def load_recipe(
+    name: str = DEFAULT, changes: Sequence[str] = (), judge: str | None = None, contestants: Sequence[str] = ()
+) -> Recipe:
     """A shipped recipe's name or a YAML file, with another judge and `dotted.key=value` changes, in this order.
 
     Another judge than the file's does not get the settings that the file holds for its own.
 
-    Raises `UserError` for an unknown name, invalid YAML, an unknown key or a value of the wrong type.
+    Raises `UserError` for an unknown name (the recipe's, a method's, the judge's, one of `contestants`, which are to be
+    trained), for invalid YAML, an unknown key or a value of the wrong type.
     """
     files = shipped()
     path = files.get(name) or Path(name).expanduser()
@@ -353,6 +362,11 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | N
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(f"recipe {name}: {explain(error, '', _siblings(error))}") from error
+    # Names first: whoever reads a method's settings imports torch.
+    asked = recipe.including(contestants)
+    for contestant in (*asked.methods, *contestants):
+        asked.named(contestant)
+    registry.judges[_kind(recipe.judge)]  # raises, naming near ones
     for contestant in recipe.methods:
         recipe.method_settings(contestant)
     return recipe

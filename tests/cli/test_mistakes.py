@@ -47,6 +47,7 @@ def edited(recipe: Path, **changes: object) -> Path:
     [
         (["run", "dadp"], "did you mean 'dadpo'?"),
         (["run", "dadpo", "--recipe", "smollm2-135m-pruned"], "did you mean 'smollm2-135m-pruned20'?"),
+        (["plan", "vicuna-7b-prune20"], "did you mean 'vicuna-7b-pruned20'?"),
         (["run", "dadpo", "--recipe", "none.yaml"], "no recipe file none.yaml"),
         (["run", "dadpo", "--recipe", "."], ". is a directory; name a recipe's YAML file"),
         (["run", "dadpo", "--judge", "pmy"], "did you mean 'pmi'?"),
