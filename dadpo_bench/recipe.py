@@ -312,8 +312,40 @@ def explain(error: ValidationError, where: str, known: Sequence[str] = ()) -> st
         leaf = str(first["loc"][-1])
         return f"{place}: {registry.unknown('setting', leaf, sorted(known))}" if known else f"{place}: unknown setting"
     more = len(error.errors()) - 1
-    said = first["msg"].removeprefix("Value error, ") + (f" (and {more} more)" if more else "")
+    said = _plainly(first) + (f" (and {more} more)" if more else "")
     return f"{place}: {said}" if place else said
+
+
+_EXPECTED = {
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "fields by name"),
+    **dict.fromkeys(("int_type", "int_parsing"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "text",
+}
+"""By pydantic's type of an error, which speaks of Python: what should be there."""
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (str, "text"),
+    ((list, tuple), "a list"),
+    (Mapping, "fields by name"),
+)
+
+
+def _plainly(error: Mapping[str, Any]) -> str:
+    kind, given = error["type"], error["input"]
+    if kind == "missing":
+        return "it is missing"
+    if kind in ("literal_error", "enum"):
+        return f"{error['ctx']['expected']} expected, not {str(given)[:40]!r}"
+    if kind not in _EXPECTED:
+        return str(error["msg"].removeprefix("Value error, "))
+    return (
+        f"{_EXPECTED[kind]} expected, not {next((name for one, name in _KINDS if isinstance(given, one)), 'nothing')}"
+    )
 
 
 def shipped() -> dict[str, Path]:
