@@ -253,15 +253,21 @@ class Recipe(Part):
         prompts = placed.pop("", self.prompts)
         return self.model_copy(update={"prompts": prompts, "tasks": {**self.tasks, **placed}})
 
+    def named(self, contestant: str) -> Contestant:
+        """A contestant by its name; imports no method. Raises `UserError` for an unknown contestant or method."""
+        if contestant not in self.methods:
+            known = sorted({*self.methods, *registry.methods.names()})
+            raise UserError(registry.unknown("method", contestant, known))
+        chosen = self.methods[contestant]
+        registry.methods[chosen.method]  # raises, naming near ones
+        return chosen
+
     def method_settings(self, contestant: str) -> dict[str, Any]:
         """The full validated settings of a contestant, the method's name included.
 
         Raises `UserError` for an unknown contestant, method or setting.
         """
-        if contestant not in self.methods:
-            known = sorted({*self.methods, *registry.methods.names()})
-            raise UserError(registry.unknown("method", contestant, known))
-        chosen = self.methods[contestant]
+        chosen = self.named(contestant)
         config = method_config(chosen.method, chosen.settings, f"methods.{contestant}")
         settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
         return {"method": chosen.method, **settings}
@@ -306,8 +312,40 @@ def explain(error: ValidationError, where: str, known: Sequence[str] = ()) -> st
         leaf = str(first["loc"][-1])
         return f"{place}: {registry.unknown('setting', leaf, sorted(known))}" if known else f"{place}: unknown setting"
     more = len(error.errors()) - 1
-    said = first["msg"].removeprefix("Value error, ") + (f" (and {more} more)" if more else "")
+    said = _plainly(first) + (f" (and {more} more)" if more else "")
     return f"{place}: {said}" if place else said
+
+
+_EXPECTED = {
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "fields by name"),
+    **dict.fromkeys(("int_type", "int_parsing"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "text",
+}
+"""By pydantic's type of an error, which speaks of Python: what should be there."""
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (str, "text"),
+    ((list, tuple), "a list"),
+    (Mapping, "fields by name"),
+)
+
+
+def _plainly(error: Mapping[str, Any]) -> str:
+    kind, given = error["type"], error["input"]
+    if kind == "missing":
+        return "it is missing"
+    if kind in ("literal_error", "enum"):
+        return f"{error['ctx']['expected']} expected, not {str(given)[:40]!r}"
+    if kind not in _EXPECTED:
+        return str(error["msg"].removeprefix("Value error, "))
+    return (
+        f"{_EXPECTED[kind]} expected, not {next((name for one, name in _KINDS if isinstance(given, one)), 'nothing')}"
+    )
 
 
 def shipped() -> dict[str, Path]:
@@ -316,12 +354,15 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | None = None) -> Recipe:
+def load_recipe(
+    name: str = DEFAULT, changes: Sequence[str] = (), judge: str | None = None, contestants: Sequence[str] = ()
+) -> Recipe:
     """A shipped recipe's name or a YAML file, with another judge and `dotted.key=value` changes, in this order.
 
     Another judge than the file's does not get the settings that the file holds for its own.
 
-    Raises `UserError` for an unknown name, invalid YAML, an unknown key or a value of the wrong type.
+    Raises `UserError` for an unknown name (the recipe's, a method's, the judge's, one of `contestants`, which are to be
+    trained), for invalid YAML, an unknown key or a value of the wrong type.
     """
     files = shipped()
     path = files.get(name) or Path(name).expanduser()
@@ -353,6 +394,11 @@ def load_recipe(name: str = DEFAULT, changes: Sequence[str] = (), judge: str | N
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise UserError(f"recipe {name}: {explain(error, '', _siblings(error))}") from error
+    # Names first: whoever reads a method's settings imports torch.
+    asked = recipe.including(contestants)
+    for contestant in (*asked.methods, *contestants):
+        asked.named(contestant)
+    registry.judges[_kind(recipe.judge)]  # raises, naming near ones
     for contestant in recipe.methods:
         recipe.method_settings(contestant)
     return recipe

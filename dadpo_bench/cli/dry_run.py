@@ -24,7 +24,8 @@ def show_estimate(console: Console, plan: Plan, costs: Sequence[Cost]) -> None:
     for cost in costs:
         minutes = "–" if cost.seconds is None else f"{cost.seconds / 60:.1f}"
         state = "done" if cost.done else "to do" if cost.items else "–"
-        table.add_row(cost.stage, counted(cost.items, cost.unit), f"{cost.tokens:,}", minutes, state)
+        items = ("at most " if cost.at_most and cost.items else "") + counted(cost.items, cost.unit)
+        table.add_row(cost.stage, items, f"{cost.tokens:,}", minutes, state)
     print_table(console, table)
     tasks = [f"{task.name} ({counted(len(task.prompts), 'prompts')})" for task in plan.tasks]
     facts = [

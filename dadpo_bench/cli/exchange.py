@@ -76,17 +76,17 @@ def import_(
 ) -> None:
     """See `_IMPORT`, which typer shows."""
     from dadpo_bench.counts import counted
-    from dadpo_bench.exchange import format_named, wanted
+    from dadpo_bench.exchange import read, wanted
     from dadpo_bench.exchange.stored import keep
     from dadpo_bench.leaderboard import write_board
     from dadpo_bench.progress import Reporter, aside
     from dadpo_bench.store import open_store
 
     names = dict(_renaming(pair) for pair in rename or ())
-    chosen, meant, progress = format_named(format), wanted(task, baseline), aside()
+    meant, progress = wanted(task, baseline), aside()
     with progress.running():
         with progress.bar("read", len(files), "files") as bar:
-            parcel = chosen.read(files, meant._replace(told=bar.advance)).renamed(names)
+            parcel = read(format, files, meant._replace(told=bar.advance)).renamed(names)
         with closing(open_store(store)) as opened:
             kept = keep(opened, parcel, progress)
             with progress.bar("show", 1, "boards") as bar:

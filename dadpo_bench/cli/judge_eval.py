@@ -25,6 +25,7 @@ from dadpo_bench.cli.options import (
     TemplateOption,
     engine_changes,
     judge_changes,
+    relative,
 )
 from dadpo_bench.errors import UserError
 from dadpo_bench.places import REFERENCE_STORE
@@ -32,7 +33,9 @@ from dadpo_bench.recipe import DEFAULT, load_recipe
 
 if TYPE_CHECKING:
     from dadpo_bench.judging.canary_trial import CanaryReport
+    from dadpo_bench.judging.comparisons import OpenJudge
     from dadpo_bench.registry import JudgeEntry
+    from dadpo_bench.stages.bench import Bench
     from dadpo_bench.types import JudgeContext, Response
 
 _EXAMPLES = """
@@ -138,6 +141,7 @@ def judge_eval(
         if answered:
             report = try_canaries(bench, asked, answered)
             keep_canaries(bench, asked, report)
+            _cite(bench, asked)
             found["canaries"] = canary_data(report)
         else:
             second = note_judge(bench, against, *other) if against and other else None
@@ -145,6 +149,7 @@ def judge_eval(
             for each in labelled:
                 values = measure(bench, asked, each, against=second, retest=retest)
                 keep_evaluation(bench, asked, each.key, each.name, values)
+                _cite(bench, asked)
                 found["sets"].append(values)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -152,6 +157,14 @@ def judge_eval(
         _show_canaries(console, judge, report)
     for values in [] if as_json else found.get("sets", []):
         _show_set(console, judge, values)
+
+
+def _cite(bench: Bench, judge: OpenJudge) -> None:
+    """Have a board that the judge made cite what was found; any other stays as it is."""
+    from dadpo_bench.leaderboard import write_board_of
+
+    if board := write_board_of(bench.store, judge.key):
+        bench.reporter.say(f"board: {relative(board)}")
 
 
 def _preview(

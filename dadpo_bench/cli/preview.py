@@ -53,7 +53,9 @@ def previews(
     for voice in voices(judge, settings):
         count = responses if voice[1].kind == "pointwise" else pairs * (2 if orders == "both" else 1)
         if previewed := preview(*voice, context, asked, few, count):
-            yield previewed
+            # Of responses that say the same one is rated.
+            fewer = "at most " if voice[1].kind == "pointwise" else ""
+            yield previewed._replace(cost=fewer + previewed.cost)
 
 
 class Preview(NamedTuple):

@@ -111,7 +111,9 @@ def run(
     options += engine_changes(engine)
     if allow_contamination:
         options.append("prompts.allow_contamination=true")
-    chosen = load_recipe(recipe, [*changes, *options], judge)
+    if until not in Stage.__members__.values():
+        raise typer.BadParameter(registry.unknown("stage", until, [str(s) for s in Stage]))
+    chosen = load_recipe(recipe, [*changes, *options], judge, methods)
     if data is not None:
         chosen = chosen.reading(data)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -133,8 +135,6 @@ def run(
     from dadpo_bench.tracking import check_tracker
     from dadpo_bench.worker import check_options
 
-    if until not in Stage.__members__.values():
-        raise typer.BadParameter(registry.unknown("stage", until, [str(s) for s in Stage]))
     if log_with is not None:
         check_tracker(log_with)
     processes = _options(launch)

@@ -6,15 +6,19 @@ them out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange import alpaca_eval, arena_hard, mt_bench, own
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.exchange.reading import named_by
+from dadpo_bench.exchange.reading import Unlike, looks_like, named_by
 
-__all__ = ["FORMATS", "Format", "JudgedBy", "Judgment", "Parcel", "Wanted", "format_named", "wanted"]
+__all__ = ["FORMATS", "Format", "JudgedBy", "Judgment", "Parcel", "Wanted", "format_named", "read", "wanted"]
 
 FORMATS: Mapping[str, Format] = {
     "alpaca-eval-outputs": alpaca_eval.OUTPUTS,
@@ -32,6 +36,36 @@ def format_named(name: str) -> Format:
     if name not in FORMATS:
         raise UserError(registry.unknown("format", name, sorted(FORMATS)))
     return FORMATS[name]
+
+
+def read(format: str, files: Sequence[Path], wanted: Wanted) -> Parcel:
+    """What files of that format hold.
+
+    Raises `UserError` by file and line where it is malformed, naming the format that it is of, if it is of another.
+    """
+    try:
+        return format_named(format).read(files, wanted)
+    except Unlike as error:
+        if (other := _format_of(error.record)) not in (None, format):
+            raise UserError(f"{error.place}: no record of {format}; {looks_like(other)}") from error
+        raise
+
+
+def _format_of(record: Any) -> str | None:
+    """The format that has such records; None where several might, or none does."""
+    fields = record if isinstance(record, dict) else {}
+    kinds = (
+        (name, kind) for name, known in FORMATS.items() for field, kind in known.records.items() if field in fields
+    )
+    return next((name for name, kind in kinds if _is_one(kind, record)), None)
+
+
+def _is_one(kind: type[BaseModel], record: Any) -> bool:
+    try:
+        kind.model_validate(record)
+    except ValidationError:
+        return False
+    return True
 
 
 def wanted(task: str | None, baseline: str | None) -> Wanted:

@@ -241,5 +241,6 @@ ANNOTATIONS = Format(
     "AlpacaEval: a judge's preferences between contestants and the baseline (.json)",
     read_annotations,
     write_annotations,
+    {"annotator": _Annotation},
 )
-OUTPUTS = Format("AlpacaEval: what contestants answered (.json)", read_outputs, write_outputs)
+OUTPUTS = Format("AlpacaEval: what contestants answered (.json)", read_outputs, write_outputs, {"output": _Output})

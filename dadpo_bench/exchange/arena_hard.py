@@ -18,14 +18,14 @@ from pydantic import AliasChoices, Field, field_validator
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.exchange.reading import Id, Label, Name, Record, records
+from dadpo_bench.exchange.reading import Id, Label, Name, Record, nothing, records
 from dadpo_bench.tasks import Task
 from dadpo_bench.tasks.arena_hard import CREATIVE, HARD
 from dadpo_bench.tasks.data_set import checked
 from dadpo_bench.types import Order, Outcome, Prompt, Reply, Response, Verdict
 
 _WHAT = "Arena-Hard"
-_JUDGED = "arena-hard-judgments"
+_ANSWERED, _JUDGED = "arena-hard-answers", "arena-hard-judgments"
 
 
 class _Half(NamedTuple):
@@ -208,7 +208,7 @@ def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
     """Answers of any number of models, for the board against the baseline of these questions where they have one."""
     found = _read(paths, wanted.told)
     if not found.answers:
-        raise UserError(f"{', '.join(map(str, paths))}: no answer")
+        raise nothing("answer", paths, _JUDGED if found.judgments else "")
     own = {found.halves[uid].baseline for given in found.answers.values() for uid in given if uid in found.halves}
     return _parcel(found, wanted, wanted.baseline or (own.pop() if len(own) == 1 else ""))
 
@@ -231,7 +231,7 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
             against.add(name)
     if not chosen:
         said = f" against '{wanted.baseline}'" if wanted.baseline else ""
-        raise UserError(f"{', '.join(map(str, paths))}: no judgment{said}")
+        raise nothing(f"judgment{said}", paths, _ANSWERED if found.answers and not found.judgments else "")
     if len(against) > 1 or "" in against:
         names = ", ".join(sorted(filter(None, against)))
         raise UserError(
@@ -369,9 +369,15 @@ def _kept(raw: str) -> dict[str, Any] | None:
     return {"score": None, "judgment": "", **game}
 
 
-ANSWERS = Format("Arena-Hard: answers and questions (.jsonl)", read_answers, write_answers)
+ANSWERS = Format(
+    "Arena-Hard: answers and questions (.jsonl)",
+    read_answers,
+    write_answers,
+    {"messages": _Answer, "choices": _Answer},
+)
 JUDGMENTS = Format(
     "Arena-Hard: judgments of two games, with the answer files of contestants and baseline (.jsonl)",
     read_judgments,
     write_judgments,
+    {"games": _Judgment},
 )

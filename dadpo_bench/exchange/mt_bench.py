@@ -15,14 +15,14 @@ from pydantic import Field
 from dadpo_bench.counts import counted
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.parcel import Format, JudgedBy, Judgment, Parcel, Wanted
-from dadpo_bench.exchange.reading import Id, Label, Name, Record, records
+from dadpo_bench.exchange.reading import Id, Label, Name, Record, nothing, records
 from dadpo_bench.tasks import Task
 from dadpo_bench.tasks.data_set import checked
 from dadpo_bench.types import Prompt, Rating, Reply, Response
 
 _WHAT = "MT-Bench"
 _TASK = "mt_bench"
-_JUDGED = "mt-bench-judgments"
+_ANSWERED, _JUDGED = "mt-bench-answers", "mt-bench-judgments"
 _RATING = (re.compile(r"\[\[(\d{1,4}(?:\.\d{0,6})?)\]\]"), re.compile(r"\[(\d{1,4}(?:\.\d{0,6})?)\]"))
 """FastChat reads the first `[[number]]`, and the first `[number]` where there is none."""
 _UNREAD = -1
@@ -105,7 +105,7 @@ def read_answers(paths: Sequence[Path], wanted: Wanted) -> Parcel:
         prompt = _question(found.questions, question)
         responses[model][prompt.key] = _response(prompt, turns, f"'{model}', question {question}")
     if not responses:
-        raise UserError(f"{', '.join(map(str, paths))}: no answer")
+        raise nothing("answer", paths, _JUDGED if found.judgments else "")
     return Parcel(_task(wanted, found.questions.values()), responses, wanted.baseline or "")
 
 
@@ -146,7 +146,7 @@ def read_judgments(paths: Sequence[Path], wanted: Wanted) -> Parcel:
         judged[judge].append(Judgment(model, response.prompt.key, _rating(response, turns)))
         other += _differences(turns)
     if not judged:
-        raise UserError(f"{', '.join(map(str, paths))}: no judgment")
+        raise nothing("judgment", paths, _ANSWERED if found.answers else "")
     remarks = [
         f"{counted(len(other), 'ratings')} read from the judge's words: not what is stored, which counts",
         *other,
@@ -295,9 +295,12 @@ def _records(raw: str) -> list[dict[str, Any]]:
         return []
 
 
-ANSWERS = Format("MT-Bench: answers and questions of FastChat (.jsonl)", read_answers, write_answers)
+ANSWERS = Format(
+    "MT-Bench: answers and questions of FastChat (.jsonl)", read_answers, write_answers, {"choices": _Answer}
+)
 JUDGMENTS = Format(
     "MT-Bench: single-answer judgments of FastChat; answers and questions may be among the files (.jsonl)",
     read_judgments,
     write_judgments,
+    {"judgment": _Judgment},
 )

@@ -254,4 +254,4 @@ def write(parcel: Parcel) -> Iterator[tuple[tuple[str, ...], list[dict[str, Any]
     yield (f"{task.name}.jsonl",), lines
 
 
-JSONL = Format("our own lines of one task: answers, seeds, settings, KL and judgments (.jsonl)", read, write)
+JSONL = Format("our own lines of one task: answers, seeds, settings, KL and judgments (.jsonl)", read, write, _KINDS)

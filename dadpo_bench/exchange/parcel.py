@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel
+
 from dadpo_bench import registry
 from dadpo_bench.errors import UserError
 from dadpo_bench.exchange.reading import named_by
@@ -113,3 +115,5 @@ class Format(NamedTuple):
     """Raises `UserError` by file and line where it is malformed."""
     write: Callable[[Parcel], Iterator[tuple[tuple[str, ...], Any]]]
     """(a path's parts, its records), .json files one list and .jsonl files a record a line."""
+    records: Mapping[str, type[BaseModel]]
+    """Its own records, which no other format has, each by a field that tells it."""

@@ -5,13 +5,15 @@ Read as they are published: our own lines, JudgeBench, MT-Bench's human judgment
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dadpo_bench.errors import UserError
+from dadpo_bench.recipe import explain
 from dadpo_bench.records import read_records
 from dadpo_bench.types import Prompt, Reply, Response, Value, content_key
 
@@ -68,17 +70,13 @@ def read_pairs(path: Path) -> LabelledSet:
     for place, record in read_records(path, "labelled pairs"):
         known = known or _format(record, place)
         try:
-            found = list(_FORMATS[known].read(record))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"no '{error.args[0]}'" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{place}: no {known} record ({what})") from error
-        for vote in found:
-            try:
-                prompt = Prompt(
-                    id=vote.id, turns=vote.turns, category=vote.category, system=vote.system, reference=vote.reference
-                )
-            except ValidationError as error:
-                raise UserError(f"{place}: no {known} record ({error.errors()[0]['msg']})") from error
+            found = _FORMATS[known].record.model_validate(record)
+        except ValidationError as error:
+            raise UserError(f"{place}: no {known} record ({explain(error, '')})") from error
+        for vote in found.votes():
+            prompt = Prompt(
+                id=vote.id, turns=vote.turns, category=vote.category, system=vote.system, reference=vote.reference
+            )
             if not len(vote.turns) == len(vote.first) == len(vote.second) > 0:
                 raise UserError(f"{place}: each turn needs one reply of either side")
             # The same pair shown the other way round is the same pair.
@@ -108,92 +106,124 @@ def _format(record: Any, place: str) -> str:
     raise UserError(f"{place}: labelled pairs in no known format (fields that must be there: {needs})")
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("text expected")
-    return texts
+_Text = Annotated[str, Field(strict=True)]
+_Texts = Annotated[tuple[_Text, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""One a turn; of a single turn the text alone will do."""
+_Label = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))]
 
 
-def _own(record: Mapping[str, Any]) -> Iterator[_Vote]:
-    labels = record["labels"] if "labels" in record else [record["label"]]
-    for label in labels:
-        if label not in _OWN:
-            raise ValueError(f"label {label!r}: write one of {', '.join(_OWN)}")
-        yield _Vote(
-            _texts(record["turns"]),
-            _texts(record["first"]),
-            _texts(record["second"]),
-            _OWN[label],
-            str(record.get("id", "")),
-            str(record.get("category", "")),
-            str(record.get("system", "")),
-            _texts(record.get("reference", ())),
-        )
+class _Record(BaseModel, ABC):
+    """A record as it is published; what else it holds is not read."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    @abstractmethod
+    def votes(self) -> Iterator[_Vote]:
+        """What annotators said of the pair."""
 
 
 _OWN = {"first": _FIRST, "second": _SECOND, "tie": _TIE}
+_Said = Literal["first", "second", "tie"]
 
 
-def _judgebench(record: Mapping[str, Any]) -> Iterator[_Vote]:
-    labels = {"A>B": _FIRST, "B>A": _SECOND, "A=B": _TIE}
-    if record["label"] not in labels:
-        raise ValueError(f"label {record['label']!r}")
-    yield _Vote(
-        (record["question"],),
-        (record["response_A"],),
-        (record["response_B"],),
-        labels[record["label"]],
-        str(record.get("pair_id", "")),
-        str(record.get("source", "")),
-    )
+class _Own(_Record):
+    turns: _Texts
+    first: _Texts
+    second: _Texts
+    label: _Said | None = None
+    labels: tuple[_Said, ...] | None = None
+    id: _Label = ""
+    category: _Label = ""
+    system: _Label = ""
+    reference: _Texts = ()
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Self:
+        if self.label is None and self.labels is None:
+            raise ValueError("label: it is missing")
+        return self
+
+    def votes(self) -> Iterator[_Vote]:
+        labels = self.labels if self.labels is not None else (self.label,)
+        about = self.id, self.category, self.system, self.reference
+        yield from (_Vote(self.turns, self.first, self.second, _OWN[label], *about) for label in labels if label)
 
 
-def _mt_bench(record: Mapping[str, Any]) -> Iterator[_Vote]:
-    labels = {"model_a": _FIRST, "model_b": _SECOND}
-    winner = str(record["winner"])
-    if winner not in labels and not winner.startswith("tie"):
-        raise ValueError(f"winner {winner!r}")
-    turns = int(record["turn"])
+class _JudgeBench(_Record):
+    question: _Text
+    first: _Text = Field(alias="response_A")
+    second: _Text = Field(alias="response_B")
+    label: Literal["A>B", "B>A", "A=B"]
+    pair_id: _Label = ""
+    source: _Label = ""
 
-    def said(conversation: str, role: str) -> tuple[str, ...]:
-        return _texts([m["content"] for m in record[conversation] if m["role"] == role][:turns])
-
-    yield _Vote(
-        said("conversation_a", "user"),
-        said("conversation_a", "assistant"),
-        said("conversation_b", "assistant"),
-        labels.get(winner, _TIE),
-        str(record["question_id"]),
-    )
+    def votes(self) -> Iterator[_Vote]:
+        label = {"A>B": _FIRST, "B>A": _SECOND, "A=B": _TIE}[self.label]
+        yield _Vote((self.question,), (self.first,), (self.second,), label, self.pair_id, self.source)
 
 
-def _alpaca_eval(record: Mapping[str, Any]) -> Iterator[_Vote]:
-    preference = record["preference"]
-    if preference is None:  # nobody said anything
-        return
-    if preference != 0 and not 1 <= float(preference) <= 2:
-        raise ValueError(f"preference {preference!r} is neither 0 nor from 1 to 2")
-    label = _TIE if preference == 0 else 2 - float(preference)
-    yield _Vote(
-        (record["instruction"],),
-        (record["output_1"],),
-        (record["output_2"],),
-        label,
-        str(record.get("index", "")),
-        str(record.get("dataset", "")),
-    )
+class _Message(BaseModel):
+    role: str
+    content: _Text
+
+
+class _MTBench(_Record):
+    winner: str
+    turn: int
+    conversation_a: tuple[_Message, ...]
+    conversation_b: tuple[_Message, ...]
+    question_id: _Label
+
+    @field_validator("winner")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ("model_a", "model_b") and not value.startswith("tie"):
+            raise ValueError(f"'model_a', 'model_b' or 'tie' expected, not {value[:40]!r}")
+        return value
+
+    def votes(self) -> Iterator[_Vote]:
+        def said(conversation: Sequence[_Message], role: str) -> tuple[str, ...]:
+            return tuple([message.content for message in conversation if message.role == role][: self.turn])
+
+        yield _Vote(
+            said(self.conversation_a, "user"),
+            said(self.conversation_a, "assistant"),
+            said(self.conversation_b, "assistant"),
+            {"model_a": _FIRST, "model_b": _SECOND}.get(self.winner, _TIE),
+            self.question_id,
+        )
+
+
+class _AlpacaEval(_Record):
+    instruction: _Text
+    output_1: _Text
+    output_2: _Text
+    preference: float | None
+    index: _Label = ""
+    dataset: _Label = ""
+
+    @field_validator("preference")
+    @classmethod
+    def _graded(cls, value: float | None) -> float | None:
+        if value is not None and value != 0 and not 1 <= value <= 2:
+            raise ValueError(f"{value:g} is neither 0 nor from 1 to 2")
+        return value
+
+    def votes(self) -> Iterator[_Vote]:
+        if self.preference is not None:  # else nobody said anything
+            label = 2 - self.preference if self.preference else _TIE
+            yield _Vote((self.instruction,), (self.output_1,), (self.output_2,), label, self.index, self.dataset)
 
 
 class _Format(NamedTuple):
     fields: frozenset[str]
     """That a record must have to be of it."""
-    read: Callable[[Mapping[str, Any]], Iterator[_Vote]]
+    record: type[_Record]
 
 
 _FORMATS = {
-    "dadpo-bench": _Format(frozenset({"turns", "first", "second"}), _own),
-    "JudgeBench": _Format(frozenset({"question", "response_A", "response_B", "label"}), _judgebench),
-    "MT-Bench": _Format(frozenset({"winner", "turn", "conversation_a", "conversation_b"}), _mt_bench),
-    "AlpacaEval": _Format(frozenset({"instruction", "output_1", "output_2", "preference"}), _alpaca_eval),
+    "dadpo-bench": _Format(frozenset({"turns", "first", "second"}), _Own),
+    "JudgeBench": _Format(frozenset({"question", "response_A", "response_B", "label"}), _JudgeBench),
+    "MT-Bench": _Format(frozenset({"winner", "turn", "conversation_a", "conversation_b"}), _MTBench),
+    "AlpacaEval": _Format(frozenset({"instruction", "output_1", "output_2", "preference"}), _AlpacaEval),
 }

@@ -12,7 +12,7 @@ from dadpo_bench.leaderboard.columns import CANARY, LOOKS, SCORES, WIN_RATE, Col
 from dadpo_bench.leaderboard.facts import Cells
 from dadpo_bench.leaderboard.sections import EVERYTHING, Section, View, proven, sections, telling
 from dadpo_bench.places import METHODS_STORE
-from dadpo_bench.store import Store, open_store
+from dadpo_bench.store import Store, open_store, scored_boards
 
 # The paper's words and figures. Never in a column with measured ones.
 REPORTED = (
@@ -44,6 +44,13 @@ def write_board(store: Store) -> Path:
     except OSError as error:
         raise WorkError(f"cannot write {store.board}: {error.strerror}") from error
     return store.board
+
+
+def write_board_of(store: Store, judge_key: str) -> Path | None:
+    """`write_board` where the board shows what this judge said; None, and nothing is written, where it does not."""
+    with store.read() as session:
+        shown = any(judge.key == judge_key for _, judge in scored_boards(session))
+    return write_board(store) if shown else None
 
 
 def render(store: Store, view: View = EVERYTHING) -> str:

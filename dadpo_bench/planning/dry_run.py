@@ -39,6 +39,8 @@ class Cost(NamedTuple):
     stage: str
     items: int
     unit: str
+    at_most: bool
+    """Whether there may be fewer: what decides it is known on the way alone."""
     tokens: int
     seconds: float | None
     """None where the rate of this model on this machine is not known."""
@@ -63,6 +65,7 @@ def estimate(plan: Plan, store: str) -> list[Cost]:
             str(stage),
             sum(load.items for load in work),
             work[0].unit if work else "",
+            any(load.at_most for load in work),
             sum(load.tokens for load in work),
             sum(_seconds(load, rates) for load in work) if rates else None,
             stage in done,

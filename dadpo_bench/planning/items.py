@@ -102,7 +102,7 @@ def _answers(plan: Plan, some: Sequence[Load]) -> Iterator[Step]:
     answers: list[Item] = []
     samples: list[Item] = []
     for load in drawn:
-        models = load.items // sum(of_task)
+        models = load.items // (sum(of_task) + sum(map(len, few)))
         together = [batch for group in groups for batch in batches(group, load.batch_size)]
         answers += [_drawn(load, len(batch), len(batch[0].turns)) for batch in together] * models
         samples += [_drawn(load, len(c)) for prompts in few for c in chunks(prompts, Sampling().batch_size)] * models

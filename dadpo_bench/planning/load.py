@@ -22,6 +22,8 @@ class Work(ABC):
     """Contestant, judge, or the model itself."""
     items: int
     unit: str
+    at_most: bool = False
+    """Whether there may be fewer items: what decides it is known on the way alone."""
     examples: int
     """Sequences that are computed: prompts with their replies."""
     prompt: float

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from dadpo_bench.judging.comparisons import voices
+from dadpo_bench.judging.canaries import CANARIES
+from dadpo_bench.judging.comparisons import BOTH, voices
 from dadpo_bench.plan import Plan
 from dadpo_bench.planning.load import Ask, Load, Prune, Role, Rollouts, Sample, Score, Train
 from dadpo_bench.stages import Stage
@@ -20,8 +21,6 @@ CHARACTERS = 4.5
 TEMPLATE = 30
 FILLED = 0.85
 """Share of the new-token limit that a reply uses on average."""
-
-_CANARIES = 8
 
 
 def loads(plan: Plan) -> Iterator[Load]:
@@ -73,6 +72,7 @@ def _learning(plan: Plan) -> Iterator[Load]:
             model="student" if name == "reference" else "teacher",
             items=prompts.number * seeds,
             unit="pairs",
+            at_most=True,  # not those that are too long for every method, and of equal ones one
             examples=prompts.number * seeds,
             prompt=prompts.mean,
             replies=2,
@@ -95,6 +95,7 @@ def _elsewhere(plan: Plan, load: Sample | Score) -> Sample | Score | Ask:
         who=load.who,
         items=load.items,
         unit=load.unit,
+        at_most=load.at_most,
         examples=replies * load.examples,
         prompt=load.prompt,
         reply=load.reply,
@@ -186,10 +187,12 @@ def _evaluation(plan: Plan) -> Iterator[Load]:
     # A served teacher leaves those columns out.
     kl_prompts = evaluation.kl_prompts if plan.recipe.teacher.endpoint is None else 0
     once_more = sum(min(kl_prompts, len(task.prompts)) for task in plan.tasks)
+    # A student with another tokenizer has no KL, and what is drawn at temperature 1 anyway may serve for it.
+    fewer = bool(once_more) and (plan.recipe.student.model is not None or evaluation.sampling.temperature == 1)
     roles: tuple[tuple[Role, int], ...] = (("teacher", 1), ("student", students))
     for role, count in roles:
         drawn = _sample(Stage.responses, role, role, turns, (turns.number + once_more) * count, evaluation.sampling)
-        yield _elsewhere(plan, replace(drawn, items=len(prompts) * count))
+        yield _elsewhere(plan, replace(drawn, items=(len(prompts) + once_more) * count, at_most=fewer))
     if once_more:
         yield Score(
             stage=Stage.responses,
@@ -204,36 +207,53 @@ def _evaluation(plan: Plan) -> Iterator[Load]:
             teacher=True,
             masters=False,
         )
-    judged = len(prompts) * (1 + students) + _CANARIES * evaluation.canary_prompts
-    examples = 2 * (turns.number * (1 + students) + _CANARIES * evaluation.canary_prompts)
-    # The teacher as judge reads each reply behind its prompt, and (`pmi`) behind a neutral one. What another model
-    # takes, here or elsewhere, is not known.
-    prompt = (turns.mean + TEMPLATE) / 2
-    for _, judge, config in voices(plan.recipe.judge, plan.recipe.judge_settings):
+    yield from _judging(plan, turns, students, reply)
+
+
+def _judging(plan: Plan, turns: _Prompts, students: int, reply: float) -> Iterator[Load]:
+    """What every judge is asked: of single responses the teacher's too, of pairs each in both orders, or in one."""
+    recipe, (first, *_) = plan.recipe, plan.tasks
+    few = first.prompts[: recipe.evaluation.canary_prompts]
+    prompts = sum(len(task.prompts) for task in plan.tasks)
+    canaries, canary_turns = len(CANARIES) * len(few), len(CANARIES) * sum(len(p.turns) for p in few)
+    orders = len(BOTH) if recipe.orders == "both" else 1
+    for _, judge, config in voices(recipe.judge, recipe.judge_settings):
+        alone = judge.kind == "pointwise"
+        if alone:
+            judged, replies = prompts * (1 + students) + canaries, turns.number * (1 + students) + canary_turns
+        else:
+            judged = orders * (prompts * students + canaries)
+            replies = 2 * orders * (turns.number * students + canary_turns)
+        # A pair's two stand behind one prompt.
+        asked = Ask(
+            stage=Stage.judge,
+            who=judge.name,
+            items=judged,
+            unit="judgments",
+            at_most=alone,  # of responses that say the same one is rated
+            examples=replies,
+            prompt=turns.mean if alone else turns.mean / 2,
+            reply=reply,
+        )
+        # The teacher as judge reads each reply behind its prompt, and (`pmi`) behind a neutral one. What another model
+        # takes, here or elsewhere, is not known.
         if judge.teacher and not config.model:
             yield Score(
-                stage=Stage.judge,
-                who=judge.name,
+                stage=asked.stage,
+                who=asked.who,
                 model="teacher",
-                items=judged,
-                unit="judgments",
-                examples=examples,
-                prompt=prompt,
+                items=asked.items,
+                unit=asked.unit,
+                at_most=asked.at_most,
+                examples=2 * replies,
+                prompt=(turns.mean + TEMPLATE) / 2,
                 replies=1,
                 reply=reply,
                 teacher=False,
                 masters=False,
             )
         else:
-            yield Ask(
-                stage=Stage.judge,
-                who=judge.name,
-                items=judged,
-                unit="judgments",
-                examples=examples,
-                prompt=prompt,
-                reply=reply,
-            )
+            yield asked
 
 
 def _tokens(prompt: Prompt) -> int:

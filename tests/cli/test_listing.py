@@ -20,7 +20,7 @@ def show(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_listing_help_and_a_gpu_that_is_not_known_import_no_torch() -> None:
+def test_listing_help_and_unknown_names_import_no_torch() -> None:
     script = (
         "import sys; sys.argv = ['dadpo-bench', *sys.argv[1:]]\n"
         "from dadpo_bench.cli import main\n"
@@ -36,6 +36,11 @@ def test_listing_help_and_a_gpu_that_is_not_known_import_no_torch() -> None:
         ["run", "--help"],
         ["plan", "--help"],
         ["plan", "vicuna-7b-pruned20", "--gpu", "h100"],
+        ["run", "dadop"],
+        ["run", "dadpo", "--recipe", "smollm2-135m-prund20"],
+        ["run", "dadpo", "--set", "methods.x.method=dadop"],
+        ["run", "dadpo", "--until", "trian"],
+        ["eval", "model", "--task", "general", "--judge", "pmy"],
     ):
         subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True)
 

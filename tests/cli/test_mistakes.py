@@ -47,6 +47,7 @@ def edited(recipe: Path, **changes: object) -> Path:
     [
         (["run", "dadp"], "did you mean 'dadpo'?"),
         (["run", "dadpo", "--recipe", "smollm2-135m-pruned"], "did you mean 'smollm2-135m-pruned20'?"),
+        (["plan", "vicuna-7b-prune20"], "did you mean 'vicuna-7b-pruned20'?"),
         (["run", "dadpo", "--recipe", "none.yaml"], "no recipe file none.yaml"),
         (["run", "dadpo", "--recipe", "."], ". is a directory; name a recipe's YAML file"),
         (["run", "dadpo", "--judge", "pmy"], "did you mean 'pmi'?"),
@@ -131,10 +132,10 @@ def test_a_file_that_is_no_recipe_is_refused(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("[1]", "line 2: Input should be a valid dictionary"),
+        ("[1]", "line 2: fields by name expected, not a list"),
         ('{"id": "b"}', "line 2: no prompt is found; its fields: id; accepted are turns,"),
-        ('{"id": 1, "turns": ["x"]}', "line 2: id: Input should be a valid string"),
-        ('{"id": "b", "turns": "x"}', "line 2: turns"),
+        ('{"id": 1, "turns": ["x"]}', "line 2: id: text expected, not a number"),
+        ('{"id": "b", "turns": "x"}', "training.jsonl, line 2: turns: a list expected, not text"),
         ('{"id": "b", "turns": ["x"], "answer": "y"}', "line 2: answer: unknown setting"),
         ('{"id": "b", "turns": ["\\ud800"]}', "line 2: a \\ud800"),
         ("[" * 100_000, "line 2: not valid JSON (nested too deeply)"),

@@ -172,10 +172,10 @@ def test_of_two_orders_the_mean_is_exported(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"preference": 3}, "a.json, record 2: preference 3 is neither 0 nor from 1 to 2"),
-        ({"preference": "high"}, "a.json, record 2: nothing of AlpacaEval (preference: Input should be a valid number"),
+        ({"preference": "high"}, "a.json, record 2: nothing of AlpacaEval (preference: a number expected, not text"),
         ({"preference": float("nan")}, "record 2: nothing of AlpacaEval (preference: Input should be a finite number"),
         ({"preference": 10**400}, "record 2: nothing of AlpacaEval (preference"),
-        ({"output_2": None}, "record 2: nothing of AlpacaEval (output_2: Input should be a valid string"),
+        ({"output_2": None}, "record 2: nothing of AlpacaEval (output_2: text expected, not nothing"),
         ({"instruction": " "}, "record 2: a prompt needs at least one turn, and none may be empty"),
         ({"instruction": "a\0b"}, "record 2: it holds a NUL"),
         ({"generator_2": "x" * 300}, "generator_2: a name has 1 to 200 characters, all of them printable"),

@@ -174,10 +174,10 @@ def test_a_second_contestant_joins_the_board_of_the_first(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"uid": "q", "model": "mine", "messages": [1, 2]}, "messages.0: Input should be a valid dictionary"),
-        ({"uid": "q", "model": "mine", "messages": [{"role": "user"}] * 2}, "messages.0.content: Field required"),
+        ({"uid": "q", "model": "mine", "messages": [1, 2]}, "messages.0: fields by name expected, not a number"),
+        ({"uid": "q", "model": "mine", "messages": [{"role": "user"}] * 2}, "messages.0.content: it is missing"),
         ({"uid": "q", "model": "mine", "messages": [{"role": "user", "content": "x"}] * 2}, "one message of the user"),
-        (answer("q", "mine", messages="x"), "messages: Input should be a valid tuple"),
+        (answer("q", "mine", messages="x"), "messages: a list expected, not text"),
         ({"question_id": "q", "model_id": "mine", "choices": []}, "choices: Tuple should have at least 1 item"),
         (judgment("q", []), "games: Tuple should have at least 1 item"),
         (judgment("q", [game("A>B")] * 3), "games: Tuple should have at most 2 items"),

@@ -176,7 +176,7 @@ def test_words_of_another_judge_are_never_read_as_records(tmp_path: Path) -> Non
     [
         ({"question_id": 1, "model_1": "a", "model_2": "b", "g1_winner": "tie", "g2_winner": "tie"}, "a pairwise"),
         (judgment(1, 1, 1e9), "score: Input should be less than or equal to 10000"),
-        (judgment(1, 1, judge="gpt-4"), "judge: Input should be a valid tuple"),
+        (judgment(1, 1, judge="gpt-4"), "judge: a list expected, not text"),
         (judgment(1, 0), "turn: Input should be greater than or equal to 1"),
         (judgment(1, 2), "turn 2 was judged before, at j.jsonl, line 2"),
         ({"question_id": 9, "turns": []}, "turns: Tuple should have at least 1 item"),

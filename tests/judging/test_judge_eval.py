@@ -185,12 +185,16 @@ def test_a_board_cites_what_was_found_about_its_judge(pairs: Path, tiny_recipe: 
         assert CliRunner().invoke(app, run).exit_code == 0
         ask(server, store, "--pairs", pairs)
         ask(server, store)
+    board = store.with_suffix(".md").read_text()
     with closing(open_store(str(store), create=False)) as opened:
-        board = render(opened)
+        assert render(opened) == board
         with opened.read() as session:
             assert session.query(schema.JudgeEvaluation).count() == 2
     assert "- judge-eval, people: agrees with 60.0 % of 5 labels" in board
     assert "- judge-eval, canaries: " in board
+    store.with_suffix(".md").write_text("somebody's notes")
+    assert judge_eval(store, "longer", "--pairs", pairs).exit_code == 0  # no board is made with it
+    assert store.with_suffix(".md").read_text() == "somebody's notes"
 
 
 @pytest.mark.parametrize(
