@@ -83,6 +83,7 @@ def attempt(worker: Worker[Item, Result], item: Item) -> Result | Failure:
     except Exception as error:
         if "DADPO_BENCH_DEBUG" in os.environ:
             traceback.print_exc()
+        traceback.clear_frames(error.__traceback__)  # with what they hold of the device's memory
         said = " ".join(str(error).split())[:300]
         return Failure(f"{type(error).__name__}: {said}" if said else type(error).__name__, error)
 

@@ -19,13 +19,14 @@ def test_its_command_is_one_that_the_program_takes(bench: Run, tiny_recipe: Path
     assert "train" in planned.stdout
 
 
-def test_its_pods_share_image_environment_and_disk() -> None:
+def test_its_pods_share_image_models_and_disk_but_no_secret() -> None:
     cluster = JOB["spec"]["rayClusterSpec"]
     head, workers = (group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
     ours, theirs = head["containers"][0], workers["containers"][0]
-    assert [ours[key] for key in ("image", "env", "volumeMounts")] == [
-        theirs[key] for key in ("image", "env", "volumeMounts")
-    ]
+    assert [ours[key] for key in ("image", "volumeMounts")] == [theirs[key] for key in ("image", "volumeMounts")]
+    (models,) = theirs["env"]
+    assert models in ours["env"]
+    assert "secretKeyRef" in str(ours["env"])
     assert head["volumes"] == workers["volumes"]
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert "nvidia.com/gpu" in theirs["resources"]["limits"]

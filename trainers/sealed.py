@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,14 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dadpo_bench.left_behind import left_behind
+from dadpo_bench.left_behind import left_behind, owner
 
 
 def write(tensors: dict[str, Tensor], path: Path) -> None:
     """Write beside `path` and rename; what a killed process left half-written in the folder is cleared away."""
     for left in left_behind(path.parent, ".*.partial"):
         left.unlink(missing_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    scratch = path.with_name(f".{path.name}.{owner()}.partial")
     try:
         save_file(tensors, scratch, {"sha256": _digest(tensors)})
         scratch.rename(path)

@@ -12,6 +12,7 @@ from dadpo_bench.counts import counted
 from dadpo_bench.engine import Engine
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.interrupts import finishing
+from dadpo_bench.lazily import Lazily
 from dadpo_bench.progress import Bar
 from dadpo_bench.stages.bench import Bench
 from dadpo_bench.store.judgments import Keeper, Table
@@ -29,23 +30,38 @@ def answers(
 ) -> Generator[tuple[int, Said]]:
     """Yield (index, what the judge says) as it arrives, in any order: as `ask` does, or by workers.
 
-    A worker is given a share of the questions at a time; one share that fails keeps no other from its answers. Closing
-    stops what is asked.
+    A worker is given a share of the questions at a time; one share that fails keeps no other from its answers, and is
+    told of behind them. Closing stops what is asked.
     """
     size = _share_size(engine, judge)
     if not size:
         yield from ask(questions)
         return
-    shares = [_Share(start, questions[start : start + size]) for start in range(0, len(questions), size)]
-    for _, (said, error) in engine.map(partial(_Worker, ask), shares, _named):
+    starts = range(0, len(questions), size)
+    shares = Lazily(starts, lambda start: _Share(start, questions[start : start + size]))
+    failed: list[WorkError] = []
+    good = False
+    for share, (said, error) in engine.map(partial(_Worker, ask), shares, _named):
         yield from said
-        if error is not None:
+        good = good or error is None
+        if isinstance(error, UserError):
             raise error
+        if error is not None:
+            failed.append(WorkError(f"{_named(share)}: {error}"))
+            if not good and len(failed) >= _HOPELESS:
+                break
+    if failed:
+        others = f" (and {counted(len(failed) - 1, 'other shares')})" if len(failed) > 1 else ""
+        raise WorkError(f"{failed[0]}{others}")
 
 
 def _share_size(engine: Engine, judge: Any) -> int:
     """Questions that a worker is given at a time; 0 where this process asks."""
     return getattr(judge, "share", 0) if engine.spreads else 0
+
+
+_HOPELESS = 3
+"""So many shares fail and none is answered: the others would fail too."""
 
 
 class _Share(NamedTuple):

@@ -95,10 +95,12 @@ def placed(choice: EngineChoice) -> Places:
     cpus = choice.cpus_per_worker
     try:
         probe = ray.remote(num_cpus=cpus, num_gpus=gpus)(_probe).remote()
-        if not (there := _could_hold(cpus, gpus)):
+        there = _could_hold(cpus, gpus)
+        grows = not there and bool(choice.address or os.environ.get("RAY_ADDRESS"))
+        if grows:
             told = f"no machine has {cpus:g} cores and {gpus:g} GPUs: waiting for one that an autoscaler may start"
             print(f"--engine ray: {told}", file=sys.stderr)
-        done, _ = ray.wait([probe], timeout=_PLACE_SECONDS if there else _START_SECONDS)
+        done, _ = ray.wait([probe], timeout=_START_SECONDS if grows else _PLACE_SECONDS if there else 0)
     except ImportError as error:  # told at once by Ray's client
         raise UserError(f"the cluster's machines cannot work: {error}; install dadpo-bench there") from error
     if not done:
@@ -114,6 +116,7 @@ def placed(choice: EngineChoice) -> Places:
         compute_in(dtype)
     needs = Needs(cpus, gpus, str(compute_dtype()).removeprefix("torch."), __version__)
     _check_version(version)
+    has = ray.cluster_resources()  # an autoscaler may have started machines
     workers = choice.workers or _fitting(has, cpus, gpus)
     # Where an autoscaler has yet to start machines, as many trainings as those would hold.
     will = {"CPU": max(has.get("CPU", 0), workers * cpus), "GPU": max(has.get("GPU", 0), workers * gpus)}
@@ -135,8 +138,8 @@ def check_seen(folder: Path) -> None:
                 blind += ray.get(one)
     if blind:
         raise UserError(
-            f"{', '.join(sorted(blind))} {'does' if len(blind) == 1 else 'do'} not see {folder}: name a folder "
-            "that all machines see at the same path (--set engine.artefacts=…)"
+            f"{folder} is not seen, or not to be written in, on {', '.join(sorted(blind))}: name a folder that all "
+            "machines, this one too, see at the same path (--set engine.artefacts=…)"
         )
 
 
@@ -166,13 +169,17 @@ def _could_hold(cpus: float, gpus: float) -> bool:
 
 
 def _misses(path: str) -> list[str]:
-    """This machine's name, where it does not see that file; a network disk may be late."""
+    """This machine's name, where it does not see that file or cannot write beside it; a network disk may be late."""
     until = time.monotonic() + _LATE_SECONDS
     while not Path(path).exists():
         if time.monotonic() > until:
             return [socket.gethostname()]
         time.sleep(LOOK_SECONDS)
-    return []
+    try:
+        with NamedTemporaryFile(dir=Path(path).parent, prefix=".seen-"):
+            return []
+    except OSError:
+        return [socket.gethostname()]
 
 
 def _probe() -> tuple[str, str]:

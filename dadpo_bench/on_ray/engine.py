@@ -21,8 +21,8 @@ from dadpo_bench.types import Checkpoint, Job
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_RECENT_SECONDS = 120.0
-"""Who gave a result in so many seconds is at work."""
+_LOOK_SECONDS = 2.0
+"""Between two looks at which machines are there."""
 
 
 class RayEngine:
@@ -33,7 +33,10 @@ class RayEngine:
     def __init__(self, choice: EngineChoice) -> None:
         """Raises `UserError` where the cluster is missing, or has no place for a worker."""
         self._closed = threading.Event()
-        self._seen: dict[str, float] = {}
+        self._machine_of: dict[str, str] = {}
+        """Of every worker of the stage at hand that gave something."""
+        self._machines: set[str] = set()
+        self._looked = 0.0
         connect(choice.address)
         try:
             self._places = placed(choice)
@@ -45,10 +48,11 @@ class RayEngine:
     @property
     def workers(self) -> str:
         """As of `Engine`."""
-        now = time.monotonic()
-        alive = sum(now - at < _RECENT_SECONDS for at in list(self._seen.values()))
-        machines = sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
-        return f"({counted(alive, 'workers')} on {counted(machines, 'machines')})"
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._machines = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            self._looked = time.monotonic()
+        alive = [machine for machine in self._machine_of.values() if machine in self._machines]
+        return f"({counted(len(alive), 'workers')} on {counted(len(set(alive)), 'machines')})"
 
     def share(self, folder: Path) -> None:
         """As of `Engine`, of the machines that are there now."""
@@ -62,20 +66,20 @@ class RayEngine:
             yield from succeeded(self._outcomes(make, items), name, len(items))
 
     def _outcomes(self, make: Callable[[], Any], items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
-        self._seen.clear()
+        self._machine_of.clear()
         owed = set(range(len(items)))
         together = items_together(len(items), self._places.workers)
         for size in dict.fromkeys((together, 1)):  # of items that went down with others each is tried by itself
             rows = [{"place": place, "item": cloudpickle.dumps(items[place])} for place in sorted(owed)]
             for row in outcomes(cloudpickle.dumps(make), rows, size, self._places) if rows else ():
-                self._seen[row["worker"]] = time.monotonic()
+                self._machine_of[row["worker"]] = row["machine"]
                 outcome = cloudpickle.loads(row["outcome"])
                 if isinstance(outcome, BaseException):
                     raise outcome
                 if (place := row["place"]) in owed:
                     owed.remove(place)
                     yield items[place], outcome
-        died = Failure("its worker died, and so did those that took it over")
+        died = Failure("its worker died, and so did those that took it over; Ray's logs on that machine say of what")
         yield from ((items[place], died) for place in sorted(owed))
 
     def train(self, method: str, job: Job) -> Checkpoint:
@@ -99,7 +103,7 @@ class RayEngine:
                     job.report(*values) if kind == "report" else job.say(*values)
                 if done:
                     return ended(ray.get(running))
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ConnectionError) as error:
             if self._closed.is_set():
                 raise KeyboardInterrupt from error
             raise WorkError(f"the training was lost: {last_line(error)}; the same command goes on") from error

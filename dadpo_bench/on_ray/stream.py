@@ -20,13 +20,20 @@ _TOGETHER, _ROUNDS = 8, 16
 """Items in a block at most, and blocks of a worker at least: a block costs Ray some 10 ms, whatever is in it."""
 
 
+_IN_A_ROW = 3
+"""Items that fail behind one another: the next one goes to a new process, as this one, or its device, may be broken."""
+
+_UNFETCHED = 1000
+"""Rows that wait for a process that is not part of the cluster."""
+
+
 def items_together(items: int, workers: int) -> int:
     """Of a block: one where items are few, so that the last worker is not waited for."""
     return max(1, min(_TOGETHER, items // (_ROUNDS * workers)))
 
 
 def outcomes(make: bytes, rows: list[dict[str, Any]], together: int, places: Places) -> Iterator[dict[str, Any]]:
-    """Of every row with a `place` and a pickled `item` one with its `outcome`, and the `worker` that it is of.
+    """Of every row with a `place` and a pickled `item` one with its pickled `outcome`, the `worker` and its `machine`.
 
     `make` is pickled, too. As many rows go to a worker `together`. Raises `WorkError` for what the cluster itself fails
     with.
@@ -36,13 +43,14 @@ def outcomes(make: bytes, rows: list[dict[str, Any]], together: int, places: Pla
     far = ray.util.client.ray.is_connected()
     try:
         yield from (_far if far else _stream)(make, rows, blocks, size, needs)
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ConnectionError) as error:  # the latter of Ray's client
         raise WorkError(f"the cluster lost this stage: {last_line(error)}; the same command goes on") from error
 
 
-def _far(*arguments: Any) -> Iterator[dict[str, Any]]:
+def _far(make: bytes, rows: list[dict[str, Any]], *others: Any) -> Iterator[dict[str, Any]]:
     """`_stream` on the cluster: Ray Data does not run behind Ray's client."""
-    stage = ray.remote(**AT_HEAD)(_Stage).remote(*arguments)
+    stage = ray.remote(**AT_HEAD)(_Stage).remote(make, rows, *others)
+    rows.clear()
     try:
         while (rows := ray.get(stage.take.remote())) is not None:
             yield from rows
@@ -64,7 +72,10 @@ def _stream(make: bytes, rows: list[dict[str, Any]], count: int, size: int, need
     worked = blocks.map(
         _Worker,
         fn_constructor_args=(make, needs),
-        compute=ray.data.ActorPoolStrategy(size=size),
+        # Where items are few none waits behind another while a worker is idle.
+        compute=ray.data.ActorPoolStrategy(
+            size=size, max_tasks_in_flight_per_actor=1 if count < _ROUNDS * size else None
+        ),
         num_cpus=needs.cpus,
         num_gpus=needs.gpus,
         max_restarts=-1,
@@ -87,19 +98,21 @@ class _Stage:
         try:
             for row in _stream(*arguments):
                 with self._news:
+                    self._news.wait_for(lambda: len(self._rows) < _UNFETCHED)
                     self._rows.append(row)
-                    self._news.notify()
+                    self._news.notify_all()
         except BaseException as error:
             self._error = error
         with self._news:
             self._over = True
-            self._news.notify()
+            self._news.notify_all()
 
     def take(self) -> list[dict[str, Any]] | None:
         """What has come since, waited for; None behind the last one."""
         with self._news:
             self._news.wait_for(lambda: self._rows or self._over)
             rows, self._rows = self._rows, []
+            self._news.notify_all()
         if not rows and self._error is not None:
             raise self._error
         return rows or None
@@ -111,19 +124,27 @@ class _Worker:
     def __init__(self, make: bytes, needs: Needs) -> None:
         self._make, self._needs = make, needs
         self._worker: Any = None
+        self._failed = 0
         self._name = f"{socket.gethostname()}:{os.getpid()}"
+        context = ray.get_runtime_context()
+        self._place = {"worker": context.get_actor_id(), "machine": context.get_node_id()}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row with an item → one with its outcome, or with what ends the stage."""
         try:
             if self._worker is None:
                 self._worker = _made(self._make, self._needs)
-            outcome = attempt(self._worker, cloudpickle.loads(row["item"]))
+            outcome = attempt(lambda item: cloudpickle.dumps(self._worker(item)), cloudpickle.loads(row["item"]))
             if isinstance(outcome, Failure):
-                outcome = Failure(f"{outcome.why}, on {self._name}")
+                self._failed += 1
+                if self._failed >= _IN_A_ROW:
+                    os._exit(1)
+                outcome = cloudpickle.dumps(Failure(f"{outcome.why}, on {self._name}"))
+            else:
+                self._failed = 0
         except (UserError, WorkError) as error:
-            outcome = error
-        return {"place": row["place"], "worker": self._name, "outcome": cloudpickle.dumps(outcome)}
+            outcome = cloudpickle.dumps(error)
+        return {"place": row["place"], **self._place, "outcome": outcome}
 
 
 def _made(make: bytes, needs: Needs) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -116,6 +117,7 @@ def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: in
     from ray.train.torch import TorchTrainer
 
     job: Job = cloudpickle.loads(given)
+    name, kept = f"ray-{job.output.name.strip('.')}", job.output.parent / "ray"
     shards = registry.methods[method].shards(job.settings) and needs.gpus > 0
     scaling = ScalingConfig(
         num_workers=wide, use_gpu=needs.gpus > 0, resources_per_worker={"CPU": needs.cpus, "GPU": float(needs.gpus > 0)}
@@ -135,8 +137,8 @@ def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: in
             },
             scaling_config=scaling,
             run_config=RunConfig(
-                name=f"ray-{job.output.name.strip('.')}",
-                storage_path=str(job.output.parent / "ray"),
+                name=name,
+                storage_path=str(kept),
                 failure_config=FailureConfig(max_failures=_TRIES),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
@@ -145,7 +147,9 @@ def _train_together(method: str, given: bytes, desk: Any, needs: Needs, wide: in
         first = next(iter(error.worker_failures.values()), error)
         return "WorkError", f"the training failed {_TRIES + 1} times: {last_line(first)}"
     finally:
-        shutil.rmtree(job.output.parent / "ray", ignore_errors=True)
+        shutil.rmtree(kept / name, ignore_errors=True)
+        with suppress(OSError):  # others train
+            kept.rmdir()
     found: list[tuple[str, Any]] = [values[0] for _, values in ray.get(ends.take.remote())]
     return next((end for end in found if end[0] != "done"), found[0])
 

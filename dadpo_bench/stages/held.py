@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
+from dadpo_bench.errors import WorkError
 from dadpo_bench.models import Precision, load_model
 from dadpo_bench.models.memory import release_memory
 from dadpo_bench.stages.bench import LocalModel
@@ -23,6 +25,11 @@ class Held:
                 del self._models[key]
             release_memory()
         for key, model in zip(keys, wanted, strict=True):
+            if key not in self._models and not model.directory.is_dir():
+                raise WorkError(
+                    f"{model.name}: {socket.gethostname()} has no folder {model.directory}; models lie where every "
+                    "machine sees them at one path (engine.artefacts, HF_HOME)"
+                )
             if key not in self._models:
                 self._models[key] = load_model(model.directory, precision)
         return [self._models[key] for key in keys]

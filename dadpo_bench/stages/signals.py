@@ -106,13 +106,15 @@ def collect_all_signals(bench: Bench, scorings: Sequence[Scoring], *, sampled: b
 
     with bench.reporter.bar(label, sum(len(run.pairs) for run in runs), "pairs") as bar:
         for done, results in bench.engine.map(_Scorer, Lazily(range(len(runs)), batch), _named):
-            run, signals = runs[done.place], itertools.chain.from_iterable(results)
-            fresh = {key: signal for key, signal in zip(run.keys, signals, strict=True) if key in run.own}
-            key, format = _frozen(run.scoring)
+            run, fresh = runs[done.place], dict[str, SequenceLogProb]()
+            for key, signal in zip(run.keys, itertools.chain.from_iterable(results), strict=True):
+                if key in run.own:
+                    fresh.setdefault(key, signal)
+            model, format = _frozen(run.scoring)
             with bench.store.write() as session:
-                rows = [signal_row(key, k, signal, format, SCORER_VERSION) for k, signal in fresh.items()]
+                rows = [signal_row(model, key, signal, format, SCORER_VERSION) for key, signal in fresh.items()]
                 insert_missing(session, schema.Signal, rows)
-            known[key, format].update(fresh)
+            known[model, format].update(fresh)
             bar.advance(len(results), bench.engine.workers)
     return [
         [Pair(*(known[_frozen(scoring)][key].total for key in both)) for both in pairs]

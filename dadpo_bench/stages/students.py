@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from dadpo_bench import registry
 from dadpo_bench.errors import Interrupted, WorkError
 from dadpo_bench.interrupts import finishing
-from dadpo_bench.left_behind import left_behind
+from dadpo_bench.left_behind import alive, left_behind, owner
 from dadpo_bench.models import chat_tokenizer, find, training, weights_key
 from dadpo_bench.models.loading import config_of, reading
 from dadpo_bench.models.memory import release_memory
@@ -241,11 +240,12 @@ def _scratch(output: Path) -> Iterator[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     for stale in left_behind(output.parent, ".*.partial"):
         shutil.rmtree(stale, ignore_errors=True)
-    scratch = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    scratch = output.with_name(f".{output.name}.{owner()}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
-        yield scratch
+        with alive(scratch, _own_state(output)):
+            yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -262,7 +262,7 @@ def _state(output: Path) -> Path:
 
 
 def _own_state(output: Path) -> Path:
-    return output.parent / "unfinished" / f"{output.name}.{os.getpid()}"
+    return output.parent / "unfinished" / f"{output.name}.{owner()}"
 
 
 def _saved_step(output: Path) -> int:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dadpo_bench.errors import WorkError
+from dadpo_bench.left_behind import owner
 from dadpo_bench.models import chat_tokenizer
 from dadpo_bench.types import Checkpoint, Example, Job, Prompt, Reply
 from tests.tiny import build_tiny_model
@@ -254,7 +255,8 @@ def test_a_damaged_file_is_made_anew(
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(student: Path, teacher: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / ".x.safetensors.999999999.partial").write_text("half")  # no process has this number
+    here = owner().split("@")[0]
+    (tmp_path / "cache" / f".x.safetensors.{here}@999999999.partial").write_text("half")  # no process has this number
     train(student, teacher, tmp_path, cached_top_k=8)
     assert [path.suffix for path in caches(tmp_path)] == [".safetensors"]
 
