@@ -21,7 +21,7 @@ if [[ ${1:-} == run ]]; then
   trap 'rm -rf "$scratch"' EXIT
   if [[ -e $FOLDER/run.sqlite3 ]]; then dadpo-bench merge "$FOLDER/run.sqlite3" --into "$scratch/run.sqlite3"; fi
   publish() { dadpo-bench db publish "$FOLDER/run.sqlite3" --store "$scratch/run.sqlite3"; }
-  while sleep 600; do publish; done &
+  (trap 'kill $!; exit' TERM; while :; do sleep 600 & wait $!; publish; done) &
   # From here on there is no less in the store than was published.
   trap 'kill $!; publish; rm -rf "$scratch"' EXIT
   # shellcheck disable=SC2086  # METHODS are words
