@@ -227,17 +227,23 @@ def test_a_share_that_fails_is_named_and_keeps_no_other_from_its_verdicts(
     assert len(kept(store)) == EVERY
 
 
-@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory."), UserError("mend it")])
-def test_what_concerns_all_questions_ends_the_work_and_what_was_said_before_stands(
-    failure: Exception, model: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failure", "told", "shares", "least"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), r"^4 questions from that on prompt q2 on: .*batch_size", 3, 8),
+        (UserError("mend it"), "^mend it$", 2, 4),  # it concerns all questions
+    ],
+)
+def test_what_was_said_before_a_failure_stands_and_the_other_shares_too_where_it_is_not_theirs(
+    failure: Exception, told: str, shares: int, least: int, model: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_at(7, failure, monkeypatch)
     engine = Spread()
     bench = Bench(store, engine, silent())
-    with pytest.raises((WorkError, UserError), match=r"set the judge's batch_size|mend it"):
+    with pytest.raises((WorkError, UserError), match=told):
         ask(bench, opened(bench, *graded(model)), MATCHES, "")
-    assert engine.shares == [4, 4]
-    assert 4 < len(kept(store)) < 8
+    assert engine.shares == [4] * shares
+    assert least < len(kept(store)) < least + 4
 
 
 class Stopped(Spread):
