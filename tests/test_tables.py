@@ -43,7 +43,7 @@ def test_a_plan_is_whole_at_any_width(width: int) -> None:
     given = ["--gpu", "h100-80gb", "--config", f"teacher={CONFIGS / 'vicuna-7b-v1.5.json'}"]
     shown = CliRunner().invoke(app, ["plan", "vicuna-7b-pruned20", *given], env={"COLUMNS": str(width)}).stdout
     assert "…" not in shown
-    for words in ("107.0", "1,310,240", "teacher-responses", "7.9e+16"):
+    for words in ("107.0", "2,190,324", "teacher-responses", "7.9e+16"):
         assert words in shown
 
 

@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 
 from dadpo_bench import registry
+from dadpo_bench.engine import LocalEngine
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.judging.comparisons import OpenJudge
 from dadpo_bench.judging.quality import _ask_again
+from dadpo_bench.progress import silent
+from dadpo_bench.stages.bench import Bench
 from dadpo_bench.stages.responses import Stored
 from dadpo_bench.types import JudgeContext, Message, Order, Outcome, Prompt, Reply, Response, Verdict
 from judges.backends import Answer
@@ -29,6 +32,7 @@ from judges.backends.batch import Batch, BatchConfig
 from judges.backends.spending import prices
 from judges.chat import Chat
 from judges.chat_score import ChatScore
+from tests.empty_store import empty_store
 from tests.judges.batch_server import BatchServer, serving_batches
 from tests.judges.configs import KEY, chat_config, comparison, said, score_config, unscored
 from tests.judges.scripted_server import Act, fails, says
@@ -306,13 +310,14 @@ def test_asked_anew_no_earlier_answer_counts() -> None:
         assert len(server.batches) == 2
 
 
-def test_a_retest_is_no_reading_of_the_same_answers() -> None:
+def test_a_retest_is_no_reading_of_the_same_answers(tmp_path: Path) -> None:
     with serving_batches(lambda _: says("[[A]]" if len(server.batches) == 1 else "[[B]]")) as server:
         both = [comparison(order=order) for order in get_args(Order)]
         assert [verdict.outcome for _, verdict in judge_of(server).judge(both)] == [Outcome.win, Outcome.loss]
         judge = OpenJudge(registry.judges["chat"], "chat:judge", "key", judge_of(server))
         match = (Stored("ours", both[0].contestant), Stored("theirs", both[0].baseline))
-        share = _ask_again(judge, [match], np.array([[1.0, 0.0]]))
+        bench = Bench(empty_store(tmp_path / "x.sqlite3"), LocalEngine(), silent())
+        share = _ask_again(bench, judge, [match], np.array([[1.0, 0.0]]))
         assert share is not None
         assert share.share == 0.0
         assert len(server.batches) == 2
