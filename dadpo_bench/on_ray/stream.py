@@ -20,6 +20,9 @@ _TOGETHER, _ROUNDS = 8, 16
 """Items in a block at most, and blocks of a worker at least: a block costs Ray some 10 ms, whatever is in it."""
 
 
+_FEW = 4
+"""Blocks of a worker."""
+
 _IN_A_ROW = 3
 """Items that fail behind one another: the next one goes to a new process, as this one, or its device, may be broken."""
 
@@ -72,10 +75,8 @@ def _stream(make: bytes, rows: list[dict[str, Any]], count: int, size: int, need
     worked = blocks.map(
         _Worker,
         fn_constructor_args=(make, needs),
-        # Where items are few none waits behind another while a worker is idle.
-        compute=ray.data.ActorPoolStrategy(
-            size=size, max_tasks_in_flight_per_actor=1 if count < _ROUNDS * size else None
-        ),
+        # Where items are few none waits behind another while a worker is idle; else the next one is there at once.
+        compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1 if count < _FEW * size else None),
         num_cpus=needs.cpus,
         num_gpus=needs.gpus,
         max_restarts=-1,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import select
 
 from dadpo_bench.errors import WorkError
-from dadpo_bench.lazily import Lazily
 from dadpo_bench.models import (
     SCORER_VERSION,
     Branching,
@@ -34,7 +34,8 @@ class _Batch(NamedTuple):
     what: str
     model: LocalModel
     precision: Precision
-    branchings: list[Branching]
+    branchings: Callable[[], list[Branching]]
+    """Made where they are scored: whoever shares out batches need not hold them."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,7 @@ def collect_all_signals(bench: Bench, scorings: Sequence[Scoring], *, sampled: b
     A response that several pairs share has one signal, that of the first of them: in another batch it may be rounded
     otherwise, and whoever scores it again must read the same.
     """
-
-    def branching(scoring: Scoring, place: int) -> Branching:
-        pair, model = scoring.pairs[place], scoring.model
-        tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
-        return tokenizer.branching(pair.prompt, [pair.chosen, pair.rejected], sampled=sampled)
-
-    keys = [[tokens_keys(branching(scoring, place)) for place in range(len(scoring.pairs))] for scoring in scorings]
+    keys = [[tokens_keys(_branching(scoring.model, pair, sampled)) for pair in scoring.pairs] for scoring in scorings]
     known: dict[tuple[str, str], dict[str, SequenceLogProb]] = {}
     claimed: dict[tuple[str, str], set[str]] = {}
     runs: list[_Run] = []
@@ -99,13 +94,14 @@ def collect_all_signals(bench: Bench, scorings: Sequence[Scoring], *, sampled: b
             runs.append(_Run(scoring, places, every, set(every) - there.keys() - taken))
             taken |= runs[-1].own
 
-    def batch(place: int) -> _Batch:
-        scoring, places, *_ = runs[place]
-        branchings = [branching(scoring, i) for i in places]
-        return _Batch(place, _first(scoring.pairs[places[0]].prompt), scoring.model, scoring.precision, branchings)
+    def batch(place: int, run: _Run) -> _Batch:
+        model, pairs = run.scoring.model, [run.scoring.pairs[i] for i in run.pairs]
+        branchings = partial(_branchings, model, pairs, sampled)
+        return _Batch(place, _first(pairs[0].prompt), model, run.scoring.precision, branchings)
 
+    batches = [batch(place, run) for place, run in enumerate(runs)]
     with bench.reporter.bar(label, sum(len(run.pairs) for run in runs), "pairs") as bar:
-        for done, results in bench.engine.map(_Scorer, Lazily(range(len(runs)), batch), _named):
+        for done, results in bench.engine.map(_Scorer, batches, _named):
             run, fresh = runs[done.place], dict[str, SequenceLogProb]()
             for key, signal in zip(run.keys, itertools.chain.from_iterable(results), strict=True):
                 if key in run.own:
@@ -122,6 +118,15 @@ def collect_all_signals(bench: Bench, scorings: Sequence[Scoring], *, sampled: b
     ]
 
 
+def _branching(model: LocalModel, pair: Scored, sampled: bool) -> Branching:
+    tokenizer = chat_tokenizer(str(model.directory), model.chat_template)
+    return tokenizer.branching(pair.prompt, [pair.chosen, pair.rejected], sampled=sampled)
+
+
+def _branchings(model: LocalModel, pairs: Sequence[Scored], sampled: bool) -> list[Branching]:
+    return [_branching(model, pair, sampled) for pair in pairs]
+
+
 def _frozen(scoring: Scoring) -> tuple[str, str]:
     """Whose numbers those are: the model's key, and the format."""
     return scoring.model.key, str(scoring.precision)
@@ -135,7 +140,7 @@ def local_scores(bench: Bench, model: LocalModel, precision: Precision) -> Score
     """By a local model, loaded where the engine has it."""
 
     def scores(branchings: Sequence[Branching]) -> list[list[SequenceLogProb]]:
-        batch = _Batch(0, f"{model.name}'s own responses", model, precision, list(branchings))
+        batch = _Batch(0, f"{model.name}'s own responses", model, precision, partial(list, branchings))
         ((_, found),) = bench.engine.map(_Scorer, [batch], _named)
         return found
 
@@ -213,4 +218,4 @@ class _Scorer:
 
     def __call__(self, batch: _Batch) -> list[list[SequenceLogProb]]:
         (weights,) = self._held(batch.precision, batch.model)
-        return sequence_log_probs(weights, batch.branchings, batch.precision)
+        return sequence_log_probs(weights, batch.branchings(), batch.precision)
