@@ -15,7 +15,7 @@ import json
 from types import SimpleNamespace
 
 import torch
-from memory import held_bytes, in_own_process, most_bytes
+from memory import in_own_process
 from rich.console import Console
 from rich.table import Table
 from timing import median_seconds
@@ -36,6 +36,7 @@ from dadpo_bench.models import (
 )
 from dadpo_bench.models.embedded import NAME
 from dadpo_bench.models.logprobs import CHUNK_BYTES
+from dadpo_bench.models.memory import peak_bytes, resident_bytes
 
 TIMES = (1, 2, 4, 8)
 VOCABULARIES, TOKENS, HIDDEN = (49_152, 262_144), (512, 4096), 576
@@ -65,10 +66,10 @@ def head_growth(vocabulary: int, tokens: int, precision: Precision) -> int:
 
     read(torch.nn.Parameter(filled(512)), filled(64).requires_grad_())  # threads and kernels are set up
     weight, hidden = torch.nn.Parameter(filled(vocabulary)), filled(tokens).requires_grad_()
-    held = held_bytes()
+    held = resident_bytes()
     read(weight, hidden)
     assert weight.grad is not None
-    return most_bytes() - held - weight.grad.nbytes
+    return peak_bytes() - held - weight.grad.nbytes
 
 
 def main() -> None:

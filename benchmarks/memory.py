@@ -12,22 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
-from dadpo_bench.models import device
-from dadpo_bench.models.memory import peak_bytes
-
-
-def held_bytes() -> int:
-    """Held now."""
-    return psutil.Process().memory_info().rss if device().type == "cpu" else torch.accelerator.memory_allocated()
-
-
-def most_bytes() -> int:
-    """Held at most so far."""
-    return peak_bytes() if device().type == "cpu" else torch.accelerator.max_memory_allocated()
-
 
 def in_own_process(script: str, *arguments: str) -> Any:
     """What a script prints as its last line, in JSON."""

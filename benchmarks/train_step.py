@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from memory import held_bytes, in_own_process, most_bytes
+from memory import in_own_process
 from rich.console import Console
 from rich.table import Table
 from timing import rounds_of_seconds
@@ -50,6 +50,7 @@ from dadpo_bench.models import (
     training,
 )
 from dadpo_bench.models.embedded import NAME
+from dadpo_bench.models.memory import peak_bytes, resident_bytes
 from dadpo_bench.types import Example, Job
 from trainers import dadpo, dpo
 from trainers.kd import KDConfig, KDObjective
@@ -185,10 +186,10 @@ class Memory(NamedTuple):
 def own_memory(make: Callable[[], Contender], steps: int) -> Memory:
     """Of this process, which must hold nothing else; a second step finds what the first left."""
     step = make().step
-    loaded = held_bytes()
+    loaded = resident_bytes()
     for _ in range(steps):
         step()
-    return Memory(most_bytes(), most_bytes() - loaded)
+    return Memory(peak_bytes(), peak_bytes() - loaded)
 
 
 class Figures(NamedTuple):

@@ -34,6 +34,7 @@ def _gpu(name: str, memory: int, teraflops: float, bandwidth: int, source: str) 
 GPUS = {
     gpu.name: gpu
     for gpu in (
+        _gpu("h200-141gb", 141, 989.4, 4800, "NVIDIA H200 Tensor Core GPU datasheet, SXM"),
         _gpu("h100-80gb", 80, 989.4, 3350, "NVIDIA H100 Tensor Core GPU datasheet, SXM"),
         _gpu("a100-80gb", 80, 312, 2039, "NVIDIA A100 Tensor Core GPU datasheet, 80 GB SXM"),
         _gpu("a100-40gb", 40, 312, 1555, "NVIDIA A100 Tensor Core GPU datasheet, 40 GB"),

@@ -31,13 +31,15 @@ def release_memory() -> None:
 
 
 def resident_bytes() -> int:
-    """Memory in use now: the accelerator's where there is one, else the process's."""
+    """Memory in use now: the GPU's where there is one, else the process's."""
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated()
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes() -> int:
-    """The process's peak resident memory so far."""
+    """Memory held at most so far by this process: the GPU's where there is one, else what was resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

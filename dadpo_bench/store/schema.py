@@ -47,7 +47,7 @@ class Run(Base):
 
 
 class StageTime(Base):
-    """How long a stage of a run took and the process's peak memory after it."""
+    """How long a stage of a run took and its process's peak memory so far: a GPU's where it computed on one."""
 
     __tablename__ = "stage_times"
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)

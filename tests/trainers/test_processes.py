@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
@@ -25,6 +26,7 @@ TWO = shlex.split(
     "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
 )
 """Without a GPU accelerate's `--multi_gpu` means gloo on the CPU; `--cpu` alone would start one process."""
+FSDP2 = Path(__file__).parents[2] / "examples" / "accelerate" / "fsdp2.yaml"
 SHARDED = Path(__file__).with_name("sharded.py")
 Trained = tuple[Checkpoint, list[dict[str, Any]], list[str]]
 Told = tuple[Job, list[dict[str, Any]], list[str]]
@@ -101,6 +103,18 @@ def test_a_model_sharded_over_two_processes_trains_saves_and_goes_on_as_a_whole_
     shutil.move(tmp_path / "two", tmp_path / "first")
     assert "goes on behind step 2" in [told.get("line") for told in run()]
     assert largest_difference(tmp_path / "first", tmp_path / "two") == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_training_that_all_gpus_share_gives_the_losses_and_weights_of_one(
+    train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    _, alone, _ = train(tmp_path / "one")
+    sharded = ["--config_file", str(FSDP2), "--num_processes", str(torch.cuda.device_count())]
+    _, shared, _ = train(tmp_path / "all", sharded)
+    assert [step["loss"] for step in shared] == pytest.approx([step["loss"] for step in alone], rel=1e-3)
+    assert largest_difference(tmp_path / "one", tmp_path / "all") < 2.1e-3
 
 
 def test_a_mistake_told_by_the_processes_is_the_users(train: Callable[..., Trained], tmp_path: Path) -> None:
