@@ -22,12 +22,28 @@ torch.set_num_threads(_THREADS)
 os.environ["OMP_NUM_THREADS"] = str(_THREADS)
 os.environ.update(QUIET)  # before anything imports Ray
 
+_SHOWN = os.environ.get("CUDA_VISIBLE_DEVICES")
+GPUS = torch.cuda.device_count()
+"""Of this machine. Tests compute on the CPU whatever it has; those marked `gpu` start processes that see them."""
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: behind all others one would keep a single worker busy."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many GPUs the processes see that are started within; without any the test is skipped."""
+    if not GPUS:
+        pytest.skip("needs a CUDA device")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    if _SHOWN is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", _SHOWN)
+    return GPUS
 
 
 @pytest.fixture(scope="session")

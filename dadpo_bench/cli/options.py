@@ -46,7 +46,10 @@ BudgetOption = Annotated[
 
 EngineOption = Annotated[
     str | None,
-    typer.Option(metavar="ENGINE", help="Where work runs: local, ray, HOST:PORT or ray://HOST:PORT of a cluster."),
+    # Named: typer 0.27 takes a metavar that is the option's own name for the option.
+    typer.Option(
+        "--engine", metavar="ENGINE", help="Where work runs: local, ray, HOST:PORT or ray://HOST:PORT of a cluster."
+    ),
 ]
 
 
