@@ -10,7 +10,7 @@ figures are of the time from when every worker has had one until one may have ha
     driver      of a core, and resident memory at the first and at the last of these rows
     ceiling     rows/s where nothing waits: all that driver and machines do besides
 
-usage: python -m benchmarks.scale [--workers 1 4 16 64] [--rounds 8] [--utilisation 0.4] [--json]
+usage: python -m benchmarks.scale [--workers 1 4 16 64] [--seconds 80] [--utilisation 0.4] [--json]
 """
 
 from __future__ import annotations
@@ -161,10 +161,10 @@ def measured(engine: Engine, kind: Kind, model: LocalModel, workers: int, batche
         waiting = Waiting(engine, kind, seconds, workers, Path(started))
         kind.work(Bench(store, waiting, silent()), model, batches * kind.batch)  # type: ignore[arg-type]
     if len(waiting.first) < workers:
-        raise SystemExit(f"{len(waiting.first)} of {workers} workers had a batch: give them more --rounds")
+        raise SystemExit(f"{len(waiting.first)} of {workers} workers had a batch: give them more --seconds")
     begin, end = max(waiting.first.values()), len(waiting.came) - workers
     if end <= begin:
-        raise SystemExit(f"the last of {workers} workers began when others had ended: give them more --rounds")
+        raise SystemExit(f"the last of {workers} workers began when others had ended: give them more --seconds")
     (clock, processor, before), (until, spent, after) = waiting.came[begin], waiting.came[end]
     took, done = until - clock, end - begin
     rate = done / took
@@ -199,7 +199,7 @@ def kinds(utilisation: float) -> dict[str, Kind]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--rounds", type=int, default=8, help="batches of a worker")
+    parser.add_argument("--seconds", type=float, default=80, help="that each number of workers works")
     parser.add_argument("--utilisation", type=float, default=0.4, help="of the H100's FLOPs and bandwidth")
     parser.add_argument("--stage", choices=("responses", "signals"), action="append")
     parser.add_argument("--json", action="store_true")
@@ -214,7 +214,8 @@ def main() -> None:
             choice = EngineChoice(name="ray", address=cluster.address, workers=workers)
             with closing(open_engine(choice, [])) as engine:
                 for name, kind in wanted.items():
-                    measure = measured(engine, kind, model, workers, options.rounds * workers, kind.seconds)
+                    batches = max(3, round(options.seconds / kind.seconds)) * workers
+                    measure = measured(engine, kind, model, workers, batches, kind.seconds)
                     found.setdefault(name, []).append(measure)
         with closing(open_engine(EngineChoice(name="ray", address=cluster.address, workers=4), [])) as engine:
             ceilings = {name: measured(engine, kind, model, 4, 1000, 0.0) for name, kind in wanted.items()}

@@ -206,7 +206,7 @@ def load_tokenizer(directory: Path, chat_template: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with quiet_transformers(), reading(directory, "tokenizer"):
+    with reading(directory, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(directory)
     if chat_template:
         tokenizer.chat_template = chat_template
