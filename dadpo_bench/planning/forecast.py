@@ -115,12 +115,11 @@ def seconds_of(load: Load, shapes: Shapes, setting: Setting) -> float:
     if not isinstance(load, Sample):
         return computing
     shape = shapes.of(load.model)
-    batches = math.ceil(load.examples / load.batch_size)
-    rows = load.examples / batches / gpus
+    rows = load.examples / load.batches / gpus
     held = rows * (load.prompt + load.reply / 2) * 2 * shape.layers * shape.keys
     weights, cached = _moved(load, hardware.compute)
     # A batch is sampled until its longest reply ends.
-    moved = batches * load.limit * (weights * (shape.linear + shape.head) + cached * held)
+    moved = load.batches * load.limit * (weights * (shape.linear + shape.head) + cached * held)
     return max(computing, moved / (hardware.bandwidth * reached))
 
 

@@ -9,10 +9,9 @@ from typing import Literal, NamedTuple
 
 from dadpo_bench import registry
 from dadpo_bench.judging.comparisons import voices
-from dadpo_bench.models import batches
 from dadpo_bench.plan import Plan
 from dadpo_bench.planning.load import Ask, Load, Prune, Rollouts, Sample, Score
-from dadpo_bench.planning.workload import loads
+from dadpo_bench.planning.workload import answered_together, learnt_together, loads, measured_together
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.signals import PAIRS
 from dadpo_bench.store.rows import chunks
@@ -64,12 +63,12 @@ def steps(plan: Plan) -> Iterator[Step]:
 
 def _learning(plan: Plan, load: Load) -> Calls:
     """All splits in one go, and all seeds; they share the teacher's responses."""
-    splits = [task.prompts for task in plan.learning.values()]
     match load:
         case Sample():
-            drawn = [_drawn(load, len(some)) for split in splits for some in batches(split, load.batch_size)]
+            drawn = [_drawn(load, len(some)) for some in learnt_together(plan, load.batch_size)]
             return [drawn if load.stage is Stage.teacher_responses else drawn * len(plan.seeds)]
         case Score():
+            splits = [task.prompts for task in plan.learning.values()]
             runs = [(replace(load, examples=len(some)),) for split in splits for some in chunks(split, PAIRS)]
             return [runs * len(plan.seeds)]
         case Prune():
@@ -78,7 +77,7 @@ def _learning(plan: Plan, load: Load) -> Calls:
 
 
 def _drawn(load: Sample, rows: int, turns: int = 1) -> Item:
-    return (replace(load, examples=rows, batch_size=rows),) * turns
+    return (replace(load, examples=rows, batch_size=rows, batches=1),) * turns
 
 
 def _trainings(plan: Plan, some: Sequence[Load]) -> Step:
@@ -94,20 +93,16 @@ def _trainings(plan: Plan, some: Sequence[Load]) -> Step:
 def _answers(plan: Plan, some: Sequence[Load]) -> Iterator[Step]:
     """Everybody's in one go, then all samples for the KL columns, then the divergences, each of a model and a task."""
     yield from (Step("asked", [load]) for load in some if isinstance(load, Ask))
-    measured = [load for load in some if isinstance(load, Score)]
-    of_task = [len(task.prompts) for task in plan.tasks]
-    few = [range(min(plan.recipe.evaluation.kl_prompts, number)) for number in of_task] if measured else []
-    groups = [group for task in plan.tasks for _, group in plan.drawing(task).together(task.prompts)]
+    few = [range(number) for number in measured_together(plan)]
     drawn = [load for load in some if isinstance(load, Sample)]
     answers: list[Item] = []
     samples: list[Item] = []
     for load in drawn:
-        models = load.items // (sum(of_task) + sum(map(len, few)))
-        together = [batch for group in groups for batch in batches(group, load.batch_size)]
-        answers += [_drawn(load, len(batch), len(batch[0].turns)) for batch in together] * models
+        models = load.items // (sum(len(task.prompts) for task in plan.tasks) + sum(map(len, few)))
+        answers += [_drawn(load, len(batch), len(batch[0].turns)) for batch in answered_together(plan)] * models
         samples += [_drawn(load, len(c)) for prompts in few for c in chunks(prompts, Sampling().batch_size)] * models
     yield Step("workers", drawn, [answers, samples])
-    for kl in measured:
+    for kl in (load for load in some if isinstance(load, Score)):
         directions = kl.examples // sum(map(len, few))
         yield Step("workers", [kl], [[(replace(kl, examples=len(prompts)),) for prompts in few] * directions])
 

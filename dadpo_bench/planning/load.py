@@ -117,7 +117,9 @@ class Sample(Computation):
     limit: int
     """Tokens of the longest reply."""
     batch_size: int
-    """Prompts decoded together."""
+    """Prompts decoded together at most."""
+    batches: int
+    """That are decoded one after another: one that is not full takes as long."""
 
     @property
     def tokens(self) -> int:

@@ -5,12 +5,14 @@ Prompts are counted by their characters and replies by their limit, so no tokeni
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from dadpo_bench.judging.canaries import CANARIES
 from dadpo_bench.judging.comparisons import BOTH, voices
+from dadpo_bench.models import batches
 from dadpo_bench.plan import Plan
 from dadpo_bench.planning.load import Ask, Load, Prune, Role, Rollouts, Sample, Score, Train
 from dadpo_bench.stages import Stage
@@ -41,6 +43,24 @@ def _prompts(lengths: Sequence[float]) -> _Prompts:
     return _Prompts(len(lengths), sum(lengths) / len(lengths), max(lengths))
 
 
+def learnt_together(plan: Plan, size: int) -> list[list[Prompt]]:
+    """Prompts to learn from as they are answered together, split by split."""
+    return [batch for task in plan.learning.values() for batch in batches(task.prompts, size)]
+
+
+def answered_together(plan: Plan) -> list[list[Prompt]]:
+    """Held-out prompts as they are answered together, task by task."""
+    size = plan.recipe.evaluation.sampling.batch_size
+    groups = [group for task in plan.tasks for _, group in plan.drawing(task).together(task.prompts)]
+    return [batch for group in groups for batch in batches(group, size)]
+
+
+def measured_together(plan: Plan) -> list[int]:
+    """How many prompts of every task are answered once more, for the KL columns: none by a served teacher."""
+    most = plan.recipe.evaluation.kl_prompts if plan.recipe.teacher.endpoint is None else 0
+    return [min(most, len(task.prompts)) for task in plan.tasks] if most else []
+
+
 def _learning(plan: Plan) -> Iterator[Load]:
     """From the models to the trained contestants."""
     recipe, seeds = plan.recipe, len(plan.seeds)
@@ -57,14 +77,18 @@ def _learning(plan: Plan) -> Iterator[Load]:
             prompt=prompts.mean,
             longest=prompts.longest,
         )
-    by_teacher = _sample(
-        Stage.teacher_responses, "teacher", "teacher", prompts, prompts.number, recipe.teacher_sampling
+    sampling = recipe.teacher_sampling
+    together = len(learnt_together(plan, sampling.batch_size))
+    yield _elsewhere(
+        plan,
+        _sample(Stage.teacher_responses, "teacher", "teacher", prompts, prompts.number, sampling, together),
     )
-    yield _elsewhere(plan, by_teacher)
     yield from _training(plan, Stage.dsft, plan.trained[0], prompts)
     if plan.on_pairs:
         count, first = prompts.number * seeds, plan.trained[0]
-        yield _sample(Stage.student_responses, first, "student", prompts, count, recipe.student_sampling)
+        sampling = recipe.student_sampling
+        together = len(learnt_together(plan, sampling.batch_size)) * seeds
+        yield _sample(Stage.student_responses, first, "student", prompts, count, sampling, together)
     for name in sorted({"reference", "teacher"}.intersection(s for entry in plan.on_pairs for s in entry.signals)):
         scored = Score(
             stage=Stage.signals,
@@ -102,7 +126,9 @@ def _elsewhere(plan: Plan, load: Sample | Score) -> Sample | Score | Ask:
     )
 
 
-def _sample(stage: Stage, who: str, model: Role, prompts: _Prompts, count: int, sampling: Sampling) -> Sample:
+def _sample(
+    stage: Stage, who: str, model: Role, prompts: _Prompts, count: int, sampling: Sampling, together: int
+) -> Sample:
     return Sample(
         stage=stage,
         who=who,
@@ -115,6 +141,7 @@ def _sample(stage: Stage, who: str, model: Role, prompts: _Prompts, count: int, 
         reply=FILLED * sampling.max_new_tokens,
         limit=sampling.max_new_tokens,
         batch_size=sampling.batch_size,
+        batches=together,
     )
 
 
@@ -156,6 +183,7 @@ def _training(plan: Plan, stage: Stage, name: str, prompts: _Prompts) -> Iterato
         rounds = (("rollouts", learnt, training.batch_size), ("validation rollouts", measured, validation))
         for what, count, together in rounds:
             if count:
+                size = min(drawn.batch_size, together)
                 yield Rollouts(
                     stage=stage,
                     who=f"{name}'s {what}",
@@ -167,7 +195,8 @@ def _training(plan: Plan, stage: Stage, name: str, prompts: _Prompts) -> Iterato
                     longest=prompts.longest,
                     reply=training.reply,
                     limit=limit,
-                    batch_size=min(drawn.batch_size, together),
+                    batch_size=size,
+                    batches=math.ceil(count * seeds / size),
                     training=training,
                 )
 
@@ -184,14 +213,23 @@ def _evaluation(plan: Plan) -> Iterator[Load]:
     prompts = [p for task in plan.tasks for p in task.prompts]
     turns = _prompts([turn for p in prompts for turn in _conversation(p, reply)])
     # At temperature 1 the first turn is answered once more for the KL columns, and read by both models.
-    # A served teacher leaves those columns out.
-    kl_prompts = evaluation.kl_prompts if plan.recipe.teacher.endpoint is None else 0
-    once_more = sum(min(kl_prompts, len(task.prompts)) for task in plan.tasks)
+    measured = measured_together(plan)
+    once_more = sum(measured)
+    together = sum(len(batch[0].turns) for batch in answered_together(plan))
+    together += sum(math.ceil(few / Sampling().batch_size) for few in measured)
     # A student with another tokenizer has no KL, and what is drawn at temperature 1 anyway may serve for it.
     fewer = bool(once_more) and (plan.recipe.student.model is not None or evaluation.sampling.temperature == 1)
     roles: tuple[tuple[Role, int], ...] = (("teacher", 1), ("student", students))
     for role, count in roles:
-        drawn = _sample(Stage.responses, role, role, turns, (turns.number + once_more) * count, evaluation.sampling)
+        drawn = _sample(
+            Stage.responses,
+            role,
+            role,
+            turns,
+            (turns.number + once_more) * count,
+            evaluation.sampling,
+            together * count,
+        )
         yield _elsewhere(plan, replace(drawn, items=(len(prompts) + once_more) * count, at_most=fewer))
     if once_more:
         yield Score(

@@ -23,7 +23,7 @@ from dadpo_bench.planning import (
     place,
     steps,
 )
-from dadpo_bench.planning.forecast import seconds_of
+from dadpo_bench.planning.forecast import forecast_of, seconds_of
 from dadpo_bench.recipe import EngineChoice, load_recipe
 from tests.planning.paper import paper_loads, paper_shapes
 
@@ -162,6 +162,16 @@ def test_trainings_go_in_their_order_to_the_gpus_that_are_free_first() -> None:
     assert together.time is not None
     assert together.time.hours == pytest.approx(alone.time.hours / 8)  # each shared out over eight
     assert together.time.busy_gpu_hours == pytest.approx(alone.time.busy_gpu_hours)
+
+
+def test_on_one_gpu_every_stage_takes_as_long_as_its_loads() -> None:
+    plan, shapes = planned(VICUNA, seeds=2), paper_shapes(VICUNA)
+    cluster = cluster_of(EngineChoice(), 1, 1)
+    for stage, group in groupby(steps(plan), lambda step: step.stage):
+        found = place(list(group), cluster, shapes, H100).steps
+        here = sum(one.time.hours for one in found if one.time is not None)
+        alone = sum(forecast_of(load, shapes, H100).hours for load in loads(plan) if load.stage == stage)
+        assert here == pytest.approx(alone, rel=0.01), stage
 
 
 def test_pruning_leaves_all_gpus_idle_but_one() -> None:
