@@ -107,7 +107,7 @@ def answering(recipe: Recipe, model: Any) -> Batch:
     tokenizer = chat_tokenizer(str(find(NAME)))
     draw = [Draw(sampling.temperature, sampling.top_p, range(rows))] if sampling.temperature else []
     answer = partial(continuations, model, tokenizer, ids, sampling.max_new_tokens, draw)
-    return Batch(replace(load, examples=rows, longest=load.prompt, reply=sampling.max_new_tokens), answer)
+    return Batch(replace(load, examples=rows, batches=1, longest=load.prompt, reply=sampling.max_new_tokens), answer)
 
 
 def scoring(recipe: Recipe, model: Any) -> Batch:

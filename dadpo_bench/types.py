@@ -493,5 +493,5 @@ class Method(Protocol):
     """A way of training a student."""
 
     def train(self, job: Job) -> Checkpoint:
-        """Train and write the checkpoint to `job.output`; the same job gives the same weights."""
+        """Train and write the checkpoint to `job.output`; the same job gives the same weights, on a GPU to rounding."""
         ...
