@@ -39,7 +39,7 @@ from dadpo_bench.recipe import EngineChoice, load_recipe
 from dadpo_bench.stages import Stage
 from dadpo_bench.stages.bench import Bench, LocalModel
 from dadpo_bench.stages.responses import collect_responses
-from dadpo_bench.stages.signals import Scored, collect_signals
+from dadpo_bench.stages.signals import PAIRS, Scored, collect_signals
 from dadpo_bench.store import open_store
 from dadpo_bench.types import Prompt, Reply, Response, Sampling, SequenceLogProb
 from tests.simulated_cluster import simulated_cluster
@@ -49,7 +49,6 @@ REQUIRED = 0.9
 
 _TOKENS = 400
 """Of a reply."""
-_PAIRS = 16
 _PER_MACHINE = 8
 
 
@@ -188,11 +187,11 @@ def kinds(utilisation: float) -> dict[str, Kind]:
     seconds = {}
     for load in loads(plan):
         if isinstance(load, Sample | Score) and load.model == "teacher" and load.stage not in seconds:
-            batch = load.batch_size if isinstance(load, Sample) else _PAIRS
+            batch = load.batch_size if isinstance(load, Sample) else PAIRS
             seconds[load.stage] = 3600 * forecast_of(load, shapes, setting).hours * batch / load.examples
     return {
         "responses": Kind(32, seconds[Stage.teacher_responses], answer, answers),
-        "signals": Kind(_PAIRS, seconds[Stage.signals], score, scores),
+        "signals": Kind(PAIRS, seconds[Stage.signals], score, scores),
     }
 
 

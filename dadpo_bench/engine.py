@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 Worker = Callable[[Item], Result]
 
-_HOPELESS = 3
+HOPELESS = 3
 """So many items fail and none succeeds: the others would too."""
 
 
@@ -100,7 +100,7 @@ def succeeded(
             yield item, outcome
             continue
         failures.append((item, outcome))
-        if not good and len(failures) >= _HOPELESS:
+        if not good and len(failures) >= HOPELESS:
             break
     if not failures:
         return

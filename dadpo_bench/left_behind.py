@@ -19,7 +19,7 @@ import psutil
 
 _OWNED = re.compile(r"\.([\w-]+)@(\d+)(\.partial)?$")
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
-_SILENT, _EVERY = 600.0, 60.0
+_SILENT, _EVERY = 180.0, 30.0
 """Seconds after which a process elsewhere is taken for dead; between two signs of life."""
 
 
@@ -40,6 +40,12 @@ def _dead(path: Path, host: str, pid: int) -> bool:
     with suppress(OSError):
         return time.time() - path.stat().st_mtime > _SILENT
     return False
+
+
+def let_go(path: Path) -> None:
+    """Whoever looks from elsewhere may have it at once."""
+    with suppress(OSError):
+        os.utime(path, (0, 0))
 
 
 @contextmanager

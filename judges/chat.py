@@ -130,8 +130,8 @@ class ChatJudge(ABC, Generic[Item, Judgment]):
 
     @property
     def share(self) -> int:
-        """Items that a worker elsewhere is given at a time; 0 where the backend answers from here alone."""
-        return self.backend.share
+        """As of its config."""
+        return int(self.config.share)
 
     def identity(self) -> JsonObject:
         """What decides a verdict. Retries, time-outs, concurrency, port and key do not."""

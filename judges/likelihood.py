@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -29,6 +29,9 @@ VERSION = 1
 
 class LikelihoodConfig(Value):
     """Settings of a likelihood judge; those of `gptscore`."""
+
+    share: ClassVar = 8
+    """Responses that a worker elsewhere is given at a time."""
 
     model: str = Field(
         "",
@@ -69,7 +72,7 @@ class _Likelihood(ABC):
     """What the two judges share: the scoring model, the batches and the sum."""
 
     name: str
-    share = 8
+    share = LikelihoodConfig.share
 
     def __init__(self, config: LikelihoodConfig, context: JudgeContext) -> None:
         self._config = config

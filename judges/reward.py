@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -21,6 +22,9 @@ VERSION = 1
 
 class RewardConfig(Value):
     """Settings of the judge `reward`."""
+
+    share: ClassVar = 8
+    """Responses that a worker elsewhere is given at a time."""
 
     model: str = Field(
         min_length=1,
@@ -39,7 +43,7 @@ class Reward:
     """
 
     name = "reward"
-    share = 8
+    share = RewardConfig.share
 
     def __init__(self, config: RewardConfig, _context: JudgeContext) -> None:
         self._scoring = ScoringModel(partial(_found, config.model), config.chat_template, load_reward_model)

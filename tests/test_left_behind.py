@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dadpo_bench import left_behind
-from dadpo_bench.left_behind import alive, owner
+from dadpo_bench.left_behind import alive, let_go, owner
 
 
 def test_of_this_machine_the_dead_are_known_by_their_number(tmp_path: Path) -> None:
@@ -30,3 +30,12 @@ def test_of_another_machine_only_those_that_have_long_been_silent(
         while time.time() - busy.stat().st_mtime > 60 and time.monotonic() < until:
             time.sleep(0.01)
         assert left_behind.left_behind(tmp_path, ".*.partial") == [silent]
+
+
+def test_what_is_let_go_may_be_had_elsewhere_at_once(tmp_path: Path) -> None:
+    state = tmp_path / "x.elsewhere@7"
+    state.mkdir()
+    assert left_behind.left_behind(tmp_path, "x.*") == []
+    let_go(state)
+    assert left_behind.left_behind(tmp_path, "x.*") == [state]
+    let_go(tmp_path / "not-there")

@@ -43,8 +43,7 @@ def publish(
     from dadpo_bench.store import publish as write
 
     opened = open_store(store, create=False)
-    refresh_scores(opened)
-    write(opened, target)
+    write(opened, target, refresh_scores)
     opened.close()
     published = open_store(str(target), create=False)
     board = write_board(published)

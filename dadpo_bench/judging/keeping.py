@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from dadpo_bench.counts import counted
-from dadpo_bench.engine import Engine
+from dadpo_bench.engine import HOPELESS, Engine
 from dadpo_bench.errors import UserError, WorkError
 from dadpo_bench.interrupts import finishing
 from dadpo_bench.lazily import Lazily
@@ -48,7 +48,7 @@ def answers(
             raise error
         if error is not None:
             failed.append(WorkError(f"{_named(share)}: {error}"))
-            if not good and len(failed) >= _HOPELESS:
+            if not good and len(failed) >= HOPELESS:
                 break
     if failed:
         others = f" (and {counted(len(failed) - 1, 'other shares')})" if len(failed) > 1 else ""
@@ -58,10 +58,6 @@ def answers(
 def _share_size(engine: Engine, judge: Any) -> int:
     """Questions that a worker is given at a time; 0 where this process asks."""
     return getattr(judge, "share", 0) if engine.spreads else 0
-
-
-_HOPELESS = 3
-"""So many shares fail and none is answered: the others would fail too."""
 
 
 class _Share(NamedTuple):

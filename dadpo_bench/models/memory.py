@@ -38,8 +38,8 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Memory held at most so far by this process: the GPU's where there is one, else what was resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    """Memory held at most so far by this process: a GPU's where it computed on one, else what was resident."""
+    if torch.cuda.is_available() and (held := torch.cuda.max_memory_allocated()):
+        return held
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -91,7 +91,7 @@ def placed(choice: EngineChoice) -> Places:
     has = ray.cluster_resources()
     any_gpu = has.get("GPU", 0) > 0
     gpus = choice.gpus_per_worker if choice.gpus_per_worker is not None else float(any_gpu)
-    wide = choice.gpus_per_training if choice.gpus_per_training is not None else int(any_gpu)
+    wide = choice.gpus_per_training if choice.gpus_per_training is not None else int(any_gpu or gpus > 0)
     cpus = choice.cpus_per_worker
     try:
         probe = ray.remote(num_cpus=cpus, num_gpus=gpus)(_probe).remote()

@@ -21,7 +21,7 @@ from dadpo_bench.types import Checkpoint, Job
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LOOK_SECONDS = 2.0
+_MACHINES_SECONDS = 2.0
 """Between two looks at which machines are there."""
 
 
@@ -48,7 +48,7 @@ class RayEngine:
     @property
     def workers(self) -> str:
         """As of `Engine`."""
-        if time.monotonic() - self._looked > _LOOK_SECONDS:
+        if time.monotonic() - self._looked > _MACHINES_SECONDS:
             self._machines = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             self._looked = time.monotonic()
         alive = [machine for machine in self._machine_of.values() if machine in self._machines]
@@ -66,10 +66,10 @@ class RayEngine:
             yield from succeeded(self._outcomes(make, items), name, len(items))
 
     def _outcomes(self, make: Callable[[], Any], items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
-        self._machine_of.clear()
         owed = set(range(len(items)))
         together = items_together(len(items), self._places.workers)
         for size in dict.fromkeys((together, 1)):  # of items that went down with others each is tried by itself
+            self._machine_of.clear()
             rows = [{"place": place, "item": cloudpickle.dumps(items[place])} for place in sorted(owed)]
             for row in outcomes(cloudpickle.dumps(make), rows, size, self._places) if rows else ():
                 self._machine_of[row["worker"]] = row["machine"]
@@ -79,7 +79,7 @@ class RayEngine:
                 if (place := row["place"]) in owed:
                     owed.remove(place)
                     yield items[place], outcome
-        died = Failure("its worker died, and so did those that took it over; Ray's logs on that machine say of what")
+        died = Failure("its worker died, and so did those that took it over; Ray's logs say of what")
         yield from ((items[place], died) for place in sorted(owed))
 
     def train(self, method: str, job: Job) -> Checkpoint:

@@ -24,7 +24,7 @@ _FEW = 4
 """Blocks of a worker."""
 
 _IN_A_ROW = 3
-"""Items that fail behind one another: the next one goes to a new process, as this one, or its device, may be broken."""
+"""Items that fail behind one another: they go to a new process, once, as this one, or its device, may be broken."""
 
 _UNFETCHED = 1000
 """Rows that wait for a process that is not part of the cluster."""
@@ -129,16 +129,17 @@ class _Worker:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         context = ray.get_runtime_context()
         self._place = {"worker": context.get_actor_id(), "machine": context.get_node_id()}
+        self._anew = context.was_current_actor_reconstructed
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row with an item → one with its outcome, or with what ends the stage."""
         try:
             if self._worker is None:
                 self._worker = _made(self._make, self._needs)
-            outcome = attempt(lambda item: cloudpickle.dumps(self._worker(item)), cloudpickle.loads(row["item"]))
+            outcome = attempt(lambda item: cloudpickle.dumps(self._worker(cloudpickle.loads(item))), row["item"])
             if isinstance(outcome, Failure):
                 self._failed += 1
-                if self._failed >= _IN_A_ROW:
+                if self._failed >= _IN_A_ROW and not self._anew:
                     os._exit(1)
                 outcome = cloudpickle.dumps(Failure(f"{outcome.why}, on {self._name}"))
             else:

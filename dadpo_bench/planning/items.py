@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from dadpo_bench import registry
 from dadpo_bench.judging.comparisons import voices
 from dadpo_bench.plan import Plan
 from dadpo_bench.planning.load import Ask, Load, Prune, Rollouts, Sample, Score
@@ -86,7 +85,10 @@ def _trainings(plan: Plan, some: Sequence[Load]) -> Step:
     parts: dict[str, list[Load]] = {}
     for load in some:
         training = load.training if isinstance(load, Rollouts) else load
-        parts.setdefault(training.who, []).append(replace(load, examples=load.examples // seeds))
+        own = replace(load, examples=load.examples // seeds)
+        if isinstance(own, Rollouts):
+            own = replace(own, batches=own.batches // seeds)
+        parts.setdefault(training.who, []).append(own)
     return Step("trainings", some, [[tuple(own) for own in parts.values()] * seeds])
 
 
@@ -108,10 +110,10 @@ def _answers(plan: Plan, some: Sequence[Load]) -> Iterator[Step]:
 
 
 def _judgments(plan: Plan, some: Sequence[Load]) -> Iterator[Step]:
-    """One judge after another; those that rate single responses may say how many a worker takes at a time."""
+    """One judge after another; settings of one that workers may load say how many questions each takes at a time."""
     recipe = plan.recipe
-    for load, (_, entry, config) in zip(some, voices(recipe.judge, recipe.judge_settings), strict=True):
-        share = getattr(registry.judges.load(entry.name), "share", 0) if entry.kind == "pointwise" else 0
+    for load, (*_, config) in zip(some, voices(recipe.judge, recipe.judge_settings), strict=True):
+        share = getattr(config, "share", 0)
         elsewhere: Where = "asked" if isinstance(load, Ask) and hasattr(config, "model") else "driver"
         runs = range(0, load.items, share or load.items)
         ends = [load.examples * min(start + runs.step, load.items) // load.items for start in runs]

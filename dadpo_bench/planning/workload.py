@@ -196,7 +196,7 @@ def _training(plan: Plan, stage: Stage, name: str, prompts: _Prompts) -> Iterato
                     reply=training.reply,
                     limit=limit,
                     batch_size=size,
-                    batches=math.ceil(count * seeds / size),
+                    batches=math.ceil(count / size) * seeds,
                     training=training,
                 )
 

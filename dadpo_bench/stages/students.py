@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from dadpo_bench import registry
 from dadpo_bench.errors import Interrupted, WorkError
 from dadpo_bench.interrupts import finishing
-from dadpo_bench.left_behind import alive, left_behind, owner
+from dadpo_bench.left_behind import alive, left_behind, let_go, owner
 from dadpo_bench.models import chat_tokenizer, find, training, weights_key
 from dadpo_bench.models.loading import config_of, reading
 from dadpo_bench.models.memory import release_memory
@@ -246,6 +247,9 @@ def _scratch(output: Path) -> Iterator[Path]:
     try:
         with alive(scratch, _own_state(output)):
             yield scratch
+    except BaseException:
+        let_go(_own_state(output))
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -258,6 +262,7 @@ def _state(output: Path) -> Path:
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError, IndexError):  # another process was quicker, or nobody was killed
         left[-1].rename(folder)
+        os.utime(folder)  # from here on it is this process's
     return folder
 
 
@@ -272,7 +277,8 @@ def _saved_step(output: Path) -> int:
 
 def _drop_state(output: Path) -> None:
     folder = _own_state(output)
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in (folder, *left_behind(folder.parent, f"{output.name}.*")):
+        shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):  # others are unfinished, or there is none
         folder.parent.rmdir()
 

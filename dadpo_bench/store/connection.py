@@ -321,9 +321,10 @@ def copy_database(source: Path, target: Path) -> None:
         reader.backup(writer)
 
 
-def publish(store: Store, target: Path) -> None:
+def publish(store: Store, target: Path, again: Callable[[Store], object] | None = None) -> None:
     """Write a compact, read-only copy of a SQLite store, as `results/reference.sqlite3` is committed.
 
+    `again` does again in the copy what an older version computed; the store itself is only read.
     An earlier file in its place is replaced only by a finished one. Raises `UserError` where the target is the
     store itself or no file can be written there.
     """
@@ -336,6 +337,9 @@ def publish(store: Store, target: Path) -> None:
         with _plainly(str(target)):
             with closing(sqlite3.connect(store.path)) as connection:
                 connection.execute("VACUUM INTO ?", (str(scratch),))
+            if again is not None:
+                with closing(open_store(str(scratch), create=False)) as copy:
+                    again(copy)
             with closing(sqlite3.connect(scratch)) as connection:
                 connection.execute("PRAGMA journal_mode=DELETE")
                 connection.execute(f"PRAGMA application_id={_PUBLISHED}")

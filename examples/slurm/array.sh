@@ -4,8 +4,8 @@
 # Three jobs, each behind the one before: what all seeds share (the student, the teacher's responses), the seeds side by
 # side, the merge. Judging comes behind the merge, in one process, so that no comparison is asked or paid for twice.
 #
-# Stores are written on a node's own disk, as SQLite wants it, and published into FOLDER, which all nodes see, whatever
-# ends the job. Submitted again, every job goes on from there.
+# Stores are written on a node's own disk, as SQLite wants it, and published into FOLDER, which all nodes see, at a job's
+# end: one that is killed, or lost with its node, loses what it did. Submitted again, every job goes on from there.
 set -euo pipefail
 
 RECIPE=${RECIPE:-mine.yaml}            # as for dadpo-bench run --recipe

@@ -5,7 +5,7 @@
 #
 # The store is written on the first node's own disk, as SQLite wants it, and published into FOLDER, which all nodes see,
 # every ten minutes and at the end: a job that is killed loses what came since. Checkpoints, and the states of trainings,
-# are in FOLDER at once. Submitted again, the run goes on from there.
+# are in FOLDER at once. Submitted again, the run goes on from there (a training that was killed, behind three minutes).
 set -euo pipefail
 
 RECIPE=${RECIPE:-mine.yaml}            # as for dadpo-bench run --recipe
@@ -21,9 +21,9 @@ if [[ ${1:-} == run ]]; then
   trap 'rm -rf "$scratch"' EXIT
   if [[ -e $FOLDER/run.sqlite3 ]]; then dadpo-bench merge "$FOLDER/run.sqlite3" --into "$scratch/run.sqlite3"; fi
   publish() { dadpo-bench db publish "$FOLDER/run.sqlite3" --store "$scratch/run.sqlite3"; }
-  (trap 'kill $!; exit' TERM; while :; do sleep 600 & wait $!; publish; done) &
+  (trap 'kill $!; exit' TERM; while :; do sleep 600 & wait $!; publish || true; done) &
   # From here on there is no less in the store than was published.
-  trap 'kill $!; publish; rm -rf "$scratch"' EXIT
+  trap 'kill $! || true; wait $! || true; publish; rm -rf "$scratch"' EXIT
   # shellcheck disable=SC2086  # METHODS are words
   dadpo-bench run $METHODS --recipe "$RECIPE" --seeds "$SEEDS" --store "$scratch/run.sqlite3" \
     --engine auto --set engine.artefacts="$FOLDER/run"

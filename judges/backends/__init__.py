@@ -45,6 +45,11 @@ class BackendConfig(Value):
         "read them; 0 asks for none.",
     )
 
+    @property
+    def share(self) -> int:
+        """Items that a worker elsewhere is given at a time, where workers may answer; 0 where the driver asks."""
+        return 0
+
 
 class Answer(NamedTuple):
     """What came back."""
@@ -127,8 +132,6 @@ class Backend(Source[[Sequence[Message], Promise | None], Answer]):
     """Answers questions, many at a time. Construction loads nothing and raises `UserError` for what can never work."""
 
     config: BackendConfig
-    share = 0
-    """Items that a worker elsewhere is given at a time, where workers may answer; 0 where this process is to."""
     repeatable = False
     """Whether what is asked twice must be the same to the letter, so that an answer that is there is found again."""
 

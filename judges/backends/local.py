@@ -54,6 +54,11 @@ class LocalConfig(BackendConfig):
         description="Questions answered together. Log-probs shift with the batch by rounding, in bf16 visibly.",
     )
 
+    @property
+    def share(self) -> int:
+        """As of `BackendConfig`."""
+        return _BATCHES * self.batch_size
+
 
 @dataclass(eq=False)
 class _Question:
@@ -93,7 +98,7 @@ class Local(Backend):
     def __init__(self, config: LocalConfig, *, key: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.askers = self.share = _BATCHES * config.batch_size
+        self.askers = config.share
         path = Path(config.model).expanduser()
         self.model_name = path.resolve().name if path.is_dir() else config.model
         """The hub id, or the directory's own name: where it lies is nobody's business."""
@@ -101,7 +106,7 @@ class Local(Backend):
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: what it is. What is open, counted or heard stays here."""
-        return {name: vars(self)[name] for name in ("config", "askers", "share", "model_name", "_scoring", "draw")}
+        return {name: vars(self)[name] for name in ("config", "askers", "model_name", "_scoring", "draw")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__()

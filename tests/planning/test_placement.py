@@ -117,6 +117,9 @@ def test_a_training_has_its_rollouts_and_all_methods_of_a_seed_come_before_the_n
         ("reward:/some/model", (), "workers", True),
         ("longer", (), "driver", True),
         ("chat:m", (), "asked", True),
+        ("chat-score:m", (), "asked", True),
+        ("chat:/some/model", ("judge_settings.backend=local",), "workers", True),
+        ("chat-score:/some/model", ("judge_settings.backend=local",), "workers", True),
     ],
 )
 def test_a_judge_is_where_its_model_may_be(judge: str, changes: tuple[str, ...], where: str, asked: bool) -> None:
@@ -165,7 +168,7 @@ def test_trainings_go_in_their_order_to_the_gpus_that_are_free_first() -> None:
 
 
 def test_on_one_gpu_every_stage_takes_as_long_as_its_loads() -> None:
-    plan, shapes = planned(VICUNA, seeds=2), paper_shapes(VICUNA)
+    plan, shapes = planned(VICUNA, "on_policy_kd", seeds=2), paper_shapes(VICUNA)
     cluster = cluster_of(EngineChoice(), 1, 1)
     for stage, group in groupby(steps(plan), lambda step: step.stage):
         found = place(list(group), cluster, shapes, H100).steps

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import event, func, select
+from sqlalchemy import delete, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from typer.testing import CliRunner
 
@@ -108,6 +108,18 @@ def test_publishing_a_store_over_itself_is_refused(filled: Store) -> None:
     with pytest.raises(UserError, match="the store itself"):
         publish(filled, filled.path)
     assert count(filled, schema.Response)
+
+
+def test_what_is_done_again_for_a_publication_is_done_in_the_copy(filled: Store, tmp_path: Path) -> None:
+    def forget(copy: Store) -> None:
+        with copy.write() as session:
+            session.execute(delete(schema.Score))
+
+    target = tmp_path / "published.sqlite3"
+    publish(filled, target, forget)
+    with closing(open_store(str(target))) as published:
+        assert (count(published, schema.Score), count(filled, schema.Score) > 0) == (0, True)
+    assert not list(tmp_path.glob("published.sqlite3-*")) + list(tmp_path.glob(".*"))
 
 
 def test_a_failed_publication_leaves_the_earlier_one(filled: Store, tmp_path: Path) -> None:
