@@ -8,6 +8,7 @@ import pytest
 
 from dadpo_bench import left_behind
 from dadpo_bench.left_behind import alive, let_go, owner
+from dadpo_bench.stages.students import _own_state, _scratch
 
 
 def test_of_this_machine_the_dead_are_known_by_their_number(tmp_path: Path) -> None:
@@ -39,3 +40,11 @@ def test_what_is_let_go_may_be_had_elsewhere_at_once(tmp_path: Path) -> None:
     let_go(state)
     assert left_behind.left_behind(tmp_path, "x.*") == [state]
     let_go(tmp_path / "not-there")
+
+
+def test_a_training_that_ends_early_lets_its_state_go(tmp_path: Path) -> None:
+    state = _own_state(tmp_path / "model")
+    state.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt), _scratch(tmp_path / "model"):
+        raise KeyboardInterrupt
+    assert state.stat().st_mtime == 0

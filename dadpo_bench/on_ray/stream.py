@@ -19,9 +19,8 @@ from dadpo_bench.on_ray.cluster import AT_HEAD, RETRIES, Needs, Places, as_all, 
 _TOGETHER, _ROUNDS = 8, 16
 """Items in a block at most, and blocks of a worker at least: a block costs Ray some 10 ms, whatever is in it."""
 
-
 _FEW = 4
-"""Blocks of a worker."""
+"""Blocks of a worker under which items are few."""
 
 _IN_A_ROW = 3
 """Items that fail behind one another: they go to a new process, once, as this one, or its device, may be broken."""
